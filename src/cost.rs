@@ -133,6 +133,28 @@ impl Charge {
         Self { requests: 1, tokens: input.saturating_add(output), input_tokens: input, output_tokens: output }
     }
 
+    /// Both together.
+    #[must_use]
+    pub const fn plus(&self, other: &Charge) -> Self {
+        Self {
+            requests: self.requests.saturating_add(other.requests),
+            tokens: self.tokens.saturating_add(other.tokens),
+            input_tokens: self.input_tokens.saturating_add(other.input_tokens),
+            output_tokens: self.output_tokens.saturating_add(other.output_tokens),
+        }
+    }
+
+    /// What is left of this after taking `other` away, not below zero.
+    #[must_use]
+    pub const fn minus(&self, other: &Charge) -> Self {
+        Self {
+            requests: self.requests.saturating_sub(other.requests),
+            tokens: self.tokens.saturating_sub(other.tokens),
+            input_tokens: self.input_tokens.saturating_sub(other.input_tokens),
+            output_tokens: self.output_tokens.saturating_sub(other.output_tokens),
+        }
+    }
+
     /// The part that counts in `dimension`.
     pub const fn get(&self, dimension: Dimension) -> u64 {
         match dimension {

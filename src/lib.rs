@@ -8,3 +8,4 @@ pub mod providers;
 pub mod tokens;
 
 pub use cost::{Charge, DAY, Dimension, Estimate, Limit, MINUTE, Usage};
+pub use engine::RetryPolicy;

@@ -1,2 +1,16 @@
 //! The scheduler as plain values. Nothing in this folder waits, reads a clock or touches a network: every function is
-//! told the time.
+//! told the time, and asking early is harmless.
+
+mod bucket;
+mod gate;
+mod gates;
+mod machine;
+mod queue;
+mod retry;
+
+pub use bucket::Bucket;
+pub use gate::{Books, Gate, GateStatus, Settlement, Source};
+pub use gates::{Gates, Wait};
+pub use machine::{Ask, End, Forecast, Grant, LaneStatus, Machine, Refusal, Submitted, Ticket, Wake};
+pub use queue::{Priority, Tenant};
+pub use retry::{Backoff, RetryBudget, RetryPolicy};

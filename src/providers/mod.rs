@@ -44,3 +44,28 @@ impl fmt::Display for Provider {
         f.write_str(self.name())
     }
 }
+
+/// One limit as a response shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// x
+    pub dimension: crate::Dimension,
+    /// x
+    pub limit: Option<u64>,
+    /// x
+    pub remaining: Option<u64>,
+    /// x
+    pub reset: Option<std::time::Duration>,
+    /// x
+    pub window: Option<std::time::Duration>,
+    /// x
+    pub rounding: u64,
+}
+impl Reading {
+    /// x
+    pub fn inferred_window(&self) -> Option<std::time::Duration> {
+        let used = self.limit?.checked_sub(self.remaining?)?;
+        let est = self.reset?.as_secs_f64() * self.limit? as f64 / used as f64;
+        [60u64, 86400].into_iter().find(|w| (est / *w as f64 - 1.0).abs() < 0.1).map(std::time::Duration::from_secs)
+    }
+}

@@ -1,0 +1,446 @@
+//! The scheduler of one lane as a value: submit, cancel, poll, finish, observe, and when to ask again.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use thiserror::Error;
+
+use super::gate::GateStatus;
+use super::gates::{Gates, Wait};
+use super::queue::{Entry, Place, Priority, Queue, Tenant};
+use super::retry::RetryBudget;
+use crate::cost::{Charge, Limit};
+use crate::providers::Reading;
+
+/// What a request asks of a lane.
+#[derive(Clone, Debug, Default)]
+pub struct Ask {
+    /// What it will take.
+    pub charge: Charge,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// In whose name it waits.
+    pub tenant: Tenant,
+    /// When it must have started.
+    pub deadline: Option<Instant>,
+    /// The place of an earlier attempt, which is taken again.
+    pub again: Option<Ticket>,
+}
+
+/// The place of a waiting request, to cancel it or to take it again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ticket(Place);
+
+/// The right to send one attempt. Give it back with [`Machine::finish`].
+#[derive(Clone, Debug)]
+pub struct Grant {
+    /// What was taken for it.
+    pub charge: Charge,
+    /// When it was granted.
+    pub at: Instant,
+    /// Everything granted before and with it, to tell what the provider had not seen yet when it answered.
+    granted_until: Charge,
+    ticket: Ticket,
+}
+
+impl Grant {
+    /// The place that a retry of this request takes again.
+    pub fn ticket(&self) -> &Ticket {
+        &self.ticket
+    }
+}
+
+/// What became of a request that was submitted.
+#[derive(Debug)]
+pub enum Submitted<T> {
+    /// It may be sent now.
+    Granted(Grant, T),
+    /// It waits. [`Machine::poll`] will hand its payload out.
+    Queued(Ticket),
+}
+
+/// What [`Machine::poll`] hands out.
+#[derive(Debug)]
+pub enum Wake<T> {
+    /// The request may be sent.
+    Granted(Grant, T),
+    /// The request's deadline has passed while it waited.
+    Expired(Refusal, T),
+}
+
+/// Why a lane does not take a request.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// Larger than the limit can ever hold: waiting would not help.
+    #[error("the request takes {size} {what}, more than {limit} can ever let pass; make it smaller or raise the limit", what = limit.dimension)]
+    TooLarge {
+        /// The limit that is too small.
+        limit: Limit,
+        /// What the request takes of it.
+        size: u64,
+    },
+    /// It could not start in time; nothing was sent.
+    #[error("the request cannot start before its deadline: it would start in {starts_in:.1?}{}", binding.map(|limit| format!(", held by {limit}")).unwrap_or_default())]
+    Deadline {
+        /// How long it would have waited.
+        starts_in: Duration,
+        /// The limit that holds it.
+        binding: Option<Limit>,
+    },
+    /// The lane's queue is full.
+    #[error("{waiting} requests wait already, as many as may; submit fewer at a time or raise the queue's bound")]
+    QueueFull {
+        /// How many wait.
+        waiting: usize,
+    },
+    /// The scheduler takes no new requests.
+    #[error("the scheduler is closed")]
+    Closed,
+}
+
+/// What became of a grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Nothing reached the provider: everything is given back.
+    Unsent,
+    /// It was sent and nothing is known of the rest: it counts as used.
+    Unknown,
+    /// The provider refused it: it cost a request and no tokens.
+    Refused,
+    /// It really used this.
+    Used(Charge),
+}
+
+/// When a request would start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Forecast {
+    /// The expected wait from now on; zero: it would start at once.
+    pub starts_in: Duration,
+    /// How many go before it.
+    pub ahead: usize,
+    /// The limit that holds it; `None` if it would start at once, or waits for a free place or a pause to end.
+    pub binding: Option<Limit>,
+}
+
+/// A lane as it stands; all of it at one instant.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct LaneStatus {
+    /// Every limit with its books.
+    pub gates: Vec<GateStatus>,
+    /// Requests that wait.
+    pub waiting: usize,
+    /// Requests that are under way.
+    pub in_flight: u32,
+    /// Time until the lane goes on, if the provider asked for a pause.
+    pub paused_for: Option<Duration>,
+    /// What holds the request at the front.
+    pub binding: Option<Limit>,
+    /// Attempts admitted so far.
+    pub admitted: u64,
+    /// From the first admission to the last.
+    pub span: Duration,
+    /// What the requests whose usage is known were charged at admission …
+    pub estimated: Charge,
+    /// … and what they used.
+    pub used: Charge,
+}
+
+/// The scheduler of one lane. `T` travels with a waiting request and comes back with its grant.
+///
+/// ```
+/// use std::time::{Duration, Instant};
+/// use tollgate::engine::{Ask, End, Gates, Machine, Settlement, Source, Submitted, Wake};
+/// use tollgate::{Charge, Limit};
+///
+/// let now = Instant::now();
+/// let mut gates = Gates::new(Settlement::Never, Duration::ZERO);
+/// gates.set(&[(Limit::tpm(1_000), Source::Configured)], now);
+/// let mut lane = Machine::new(gates);
+/// let ask = || Ask { charge: Charge::tokens(900, 0), ..Ask::default() };
+///
+/// let Ok(Submitted::Granted(grant, "first")) = lane.submit(ask(), "first", now) else { panic!() };
+/// let Ok(Submitted::Queued(_)) = lane.submit(ask(), "second", now) else { panic!() };
+/// lane.finish(grant, End::Used(Charge::tokens(900, 0)), &[], now);
+/// lane.answered();
+///
+/// let mut out = Vec::new();
+/// let wake_up = lane.poll(now, &mut out);
+/// assert!(out.is_empty());
+/// assert_eq!(wake_up, Some(now + Duration::from_secs(48)));
+/// lane.poll(wake_up.unwrap(), &mut out);
+/// assert!(matches!(out[..], [Wake::Granted(_, "second")]));
+/// ```
+#[derive(Debug)]
+pub struct Machine<T> {
+    gates: Gates,
+    queue: Queue<T>,
+    /// The retries that the lane may still make.
+    pub budget: RetryBudget,
+    max_in_flight: Option<u32>,
+    max_waiting: usize,
+    in_flight: u32,
+    arrivals: u64,
+    granted: Charge,
+    estimated: Charge,
+    used: Charge,
+    admitted: u64,
+    first: Option<Instant>,
+    last: Option<Instant>,
+    paused_until: Option<Instant>,
+    closed: bool,
+}
+
+impl<T> Machine<T> {
+    /// A lane behind `gates`, without other bounds.
+    pub fn new(gates: Gates) -> Self {
+        Self {
+            gates,
+            queue: Queue::new(HashMap::new(), Duration::from_secs(60)),
+            budget: RetryBudget::new(),
+            max_in_flight: None,
+            max_waiting: usize::MAX,
+            in_flight: 0,
+            arrivals: 0,
+            granted: Charge::default(),
+            estimated: Charge::default(),
+            used: Charge::default(),
+            admitted: 0,
+            first: None,
+            last: None,
+            paused_until: None,
+            closed: false,
+        }
+    }
+
+    /// At most so many requests under way and so many waiting.
+    #[must_use]
+    pub fn bounded(mut self, max_in_flight: Option<u32>, max_waiting: usize) -> Self {
+        self.max_in_flight = max_in_flight;
+        self.max_waiting = max_waiting;
+        self
+    }
+
+    /// How tenants share the lane (default weight 1), and after what wait a request of low priority gets a turn.
+    #[must_use]
+    pub fn turns(mut self, weights: HashMap<Tenant, u32>, ageing: Duration) -> Self {
+        self.queue = Queue::new(weights, ageing);
+        self
+    }
+
+    /// The limits.
+    pub fn gates(&mut self) -> &mut Gates {
+        &mut self.gates
+    }
+
+    /// Grants the request at once if nobody is before it and it fits, and queues it otherwise.
+    ///
+    /// # Errors
+    /// When it can never pass, cannot meet its deadline, finds the queue full or the lane closed. Nothing is spent then.
+    pub fn submit(&mut self, ask: Ask, payload: T, now: Instant) -> Result<Submitted<T>, Refusal> {
+        if self.closed && ask.again.is_none() {
+            return Err(Refusal::Closed);
+        }
+        if let Some(limit) = self.gates.too_small_for(&ask.charge) {
+            return Err(Refusal::TooLarge { limit, size: ask.charge.get(limit.dimension) });
+        }
+        let place = match ask.again {
+            Some(Ticket(place)) => place,
+            None => {
+                self.arrivals += 1;
+                self.budget.earn();
+                Place { priority: ask.priority, tenant: ask.tenant, arrival: self.arrivals }
+            }
+        };
+        if self.queue.len() == 0
+            && self.free_place()
+            && !self.is_paused(now)
+            && self.gates.reserve(&ask.charge, now).is_ok()
+        {
+            return Ok(Submitted::Granted(self.grant(place, ask.charge, now), payload));
+        }
+        if self.queue.len() >= self.max_waiting {
+            return Err(Refusal::QueueFull { waiting: self.queue.len() });
+        }
+        if let Some(deadline) = ask.deadline {
+            let forecast = self.forecast_at(&place, &ask.charge, now);
+            if forecast.starts_in > deadline.saturating_duration_since(now) {
+                return Err(Refusal::Deadline { starts_in: forecast.starts_in, binding: forecast.binding });
+            }
+        }
+        let entry = Entry { charge: ask.charge, since: now, deadline: ask.deadline, payload };
+        self.queue.insert(place.clone(), entry);
+        Ok(Submitted::Queued(Ticket(place)))
+    }
+
+    /// Takes a waiting request out; nothing was spent on it. `None` when it waits no longer.
+    pub fn cancel(&mut self, ticket: &Ticket) -> Option<T> {
+        self.queue.remove(&ticket.0).map(|entry| entry.payload)
+    }
+
+    /// Hands out every request that may be sent now or has waited too long, and answers when to ask again; `None` means
+    /// not before something happens.
+    pub fn poll(&mut self, now: Instant, out: &mut Vec<Wake<T>>) -> Option<Instant> {
+        while let Some((deadline, place)) =
+            self.queue.first_deadline().filter(|(deadline, _)| *deadline <= now).cloned()
+        {
+            let Some(entry) = self.queue.get(&place) else { break };
+            let forecast = self.forecast_at(&place, &entry.charge, now);
+            let waited = now.saturating_duration_since(entry.since);
+            // On the deadline itself a request that fits still goes.
+            if deadline == now && forecast.ahead == 0 && forecast.starts_in.is_zero() {
+                break;
+            }
+            let Some(entry) = self.queue.remove(&place) else { break };
+            let starts_in = waited + forecast.starts_in;
+            out.push(Wake::Expired(Refusal::Deadline { starts_in, binding: forecast.binding }, entry.payload));
+        }
+        let wake = self.grant_due(now, out);
+        let deadline = self.queue.first_deadline().map(|(deadline, _)| *deadline);
+        [wake, deadline].into_iter().flatten().min()
+    }
+
+    fn grant_due(&mut self, now: Instant, out: &mut Vec<Wake<T>>) -> Option<Instant> {
+        while self.free_place() {
+            let (place, entry) = self.queue.next(now)?;
+            if let Some(until) = self.paused_until.filter(|until| now < *until) {
+                return Some(until);
+            }
+            let charge = entry.charge;
+            if let Err(wait) = self.gates.reserve(&charge, now) {
+                return Some(wait.until);
+            }
+            let entry = self.queue.grant(&place)?;
+            out.push(Wake::Granted(self.grant(place, charge, now), entry.payload));
+        }
+        None
+    }
+
+    /// Takes a grant back, corrects the books, and then takes the limits that the answer's headers show.
+    pub fn finish(&mut self, grant: Grant, end: End, readings: &[Reading], now: Instant) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        match end {
+            End::Unsent => {
+                self.gates.refund(&grant.charge);
+                self.admitted = self.admitted.saturating_sub(1);
+            }
+            End::Unknown => {}
+            End::Refused => {
+                let tokens = Charge { requests: 0, ..grant.charge };
+                self.gates.refund(&tokens);
+            }
+            End::Used(used) => {
+                self.gates.settle(&grant.charge, &used, now);
+                self.estimated = self.estimated.plus(&grant.charge);
+                self.used = self.used.plus(&used);
+            }
+        }
+        let unseen = self.granted.minus(&grant.granted_until);
+        self.gates.read(readings, &unseen, self.in_flight == 0, now);
+    }
+
+    /// Takes the limits that the headers of a running request show, as a stream sends them at its beginning. They only
+    /// tighten, since the request's own end is still to come.
+    pub fn observe(&mut self, grant: &Grant, readings: &[Reading], now: Instant) {
+        let unseen = self.granted.minus(&grant.granted_until);
+        self.gates.read(readings, &unseen, false, now);
+    }
+
+    /// The provider has answered something: the careful start is over.
+    pub fn answered(&mut self) {
+        self.gates.answered();
+    }
+
+    /// A refusal that names a limit: everybody waits for that limit, and comes back one after another.
+    pub fn block(&mut self, named: Option<&Limit>, charge: &Charge, wait: Duration, now: Instant) {
+        self.gates.block(named, charge, now + wait);
+    }
+
+    /// A wait that has nothing to do with limits: nobody is sent before it is over.
+    pub fn pause(&mut self, wait: Duration, now: Instant) {
+        self.paused_until = self.paused_until.max(Some(now + wait));
+    }
+
+    /// When a new request of this kind would start.
+    pub fn forecast(&self, ask: &Ask, now: Instant) -> Forecast {
+        let newcomer = Place { priority: ask.priority, tenant: ask.tenant.clone(), arrival: u64::MAX };
+        self.forecast_at(&newcomer, &ask.charge, now)
+    }
+
+    /// When a waiting request will start; `None` when it waits no longer.
+    pub fn explain(&self, ticket: &Ticket, now: Instant) -> Option<Forecast> {
+        let entry = self.queue.get(&ticket.0)?;
+        Some(self.forecast_at(&ticket.0, &entry.charge, now))
+    }
+
+    /// The lane as it stands.
+    pub fn status(&self, now: Instant) -> LaneStatus {
+        let front = self.queue.next(now).and_then(|(_, entry)| self.gates.wait(&entry.charge, now));
+        LaneStatus {
+            gates: self.gates.status(now),
+            waiting: self.queue.len(),
+            in_flight: self.in_flight,
+            paused_for: self.paused_until.filter(|until| *until > now).map(|until| until - now),
+            binding: front.map(|wait| wait.limit),
+            admitted: self.admitted,
+            span: self
+                .last
+                .zip(self.first)
+                .map_or(Duration::ZERO, |(last, first)| last.saturating_duration_since(first)),
+            estimated: self.estimated,
+            used: self.used,
+        }
+    }
+
+    /// Requests that wait.
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether nothing waits and nothing is under way.
+    pub fn is_idle(&self) -> bool {
+        self.queue.len() == 0 && self.in_flight == 0
+    }
+
+    /// Takes no new requests from now on; those that wait and retries of those under way still go.
+    pub fn close(&mut self) {
+        self.closed = true;
+    }
+
+    /// Takes all waiting requests out.
+    pub fn abandon(&mut self) -> Vec<T> {
+        self.queue.drain().into_iter().map(|entry| entry.payload).collect()
+    }
+
+    fn forecast_at(&self, place: &Place, charge: &Charge, now: Instant) -> Forecast {
+        let ahead = self.queue.ahead(place);
+        let wait = self.gates.wait(&ahead.charge.plus(charge), now);
+        let pause = self.paused_until.unwrap_or(now).max(now);
+        let Wait { until, .. } = wait.unwrap_or(Wait { limit: Limit::rpm(0), until: now });
+        Forecast {
+            starts_in: until.max(pause) - now,
+            ahead: ahead.count,
+            binding: wait.filter(|wait| wait.until >= pause).map(|wait| wait.limit),
+        }
+    }
+
+    fn grant(&mut self, place: Place, charge: Charge, now: Instant) -> Grant {
+        self.in_flight += 1;
+        self.admitted += 1;
+        self.granted = self.granted.plus(&charge);
+        self.first = self.first.or(Some(now));
+        self.last = Some(now);
+        Grant { charge, at: now, granted_until: self.granted, ticket: Ticket(place) }
+    }
+
+    fn free_place(&self) -> bool {
+        self.max_in_flight.is_none_or(|max| self.in_flight < max)
+    }
+
+    fn is_paused(&self, now: Instant) -> bool {
+        self.paused_until.is_some_and(|until| now < until)
+    }
+}

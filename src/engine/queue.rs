@@ -1,0 +1,443 @@
+//! Who goes next: priority, then turns between tenants weighted by tokens, then arrival.
+//!
+//! The order is strict: nobody overtakes the request at the front, however large it is and however small the others.
+//! That loses nothing, since the limit that holds the front request is itself used to the full meanwhile, and it is what
+//! keeps large requests from waiting for ever.
+//!
+//! Turns are start-time fair queuing, the variant of deficit round robin that needs no rounds: every tenant has a virtual
+//! time that advances by `tokens / weight` with each of its requests, and the one that is furthest behind goes next. A
+//! tenant that comes back from idleness starts at the others' time, so nobody saves up turns.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::cost::Charge;
+
+/// How urgent a request is. Higher goes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Priority {
+    /// Work that can wait.
+    Low,
+    /// The default.
+    #[default]
+    Normal,
+    /// Somebody is waiting for the answer.
+    High,
+}
+
+/// The name under which requests take turns; the empty name is a tenant like any other.
+pub type Tenant = Arc<str>;
+
+/// Of so many grants one goes to a request of lower priority that has waited too long: it cannot starve, and a backlog
+/// of old requests cannot take the lane from urgent ones either.
+const AGED_TURN: u32 = 8;
+
+/// A waiting request.
+#[derive(Debug)]
+pub(super) struct Entry<T> {
+    pub(super) charge: Charge,
+    pub(super) since: Instant,
+    pub(super) deadline: Option<Instant>,
+    pub(super) payload: T,
+}
+
+/// The place of a waiting request.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) priority: Priority,
+    pub(super) tenant: Tenant,
+    /// Arrival number, kept over retries.
+    pub(super) arrival: u64,
+}
+
+/// Waiting requests in their order.
+#[derive(Debug)]
+pub(super) struct Queue<T> {
+    levels: BTreeMap<Priority, Level<T>>,
+    weights: HashMap<Tenant, u32>,
+    deadlines: BTreeSet<(Instant, Place)>,
+    len: usize,
+    ageing: Duration,
+    grants_since_aged: u32,
+}
+
+#[derive(Debug)]
+struct Level<T> {
+    lines: HashMap<Tenant, Line<T>>,
+    /// Who is furthest behind; ties in the order in which they began to wait.
+    turns: BTreeSet<(u64, u64, Tenant)>,
+    /// The virtual time of the last turn.
+    time: u64,
+}
+
+/// The waiting requests of one tenant on one level.
+#[derive(Debug)]
+struct Line<T> {
+    entries: BTreeMap<u64, Entry<T>>,
+    total: Charge,
+    time: u64,
+    began: u64,
+    weight: u32,
+}
+
+/// What goes before a request: how many, and what they will take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Ahead {
+    pub(super) count: usize,
+    pub(super) charge: Charge,
+}
+
+impl<T> Queue<T> {
+    pub(super) fn new(weights: HashMap<Tenant, u32>, ageing: Duration) -> Self {
+        Self {
+            levels: BTreeMap::new(),
+            weights,
+            deadlines: BTreeSet::new(),
+            len: 0,
+            ageing,
+            grants_since_aged: AGED_TURN,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn insert(&mut self, place: Place, entry: Entry<T>) {
+        let weight = self.weights.get(&place.tenant).copied().unwrap_or(1).max(1);
+        let level = self.levels.entry(place.priority).or_insert_with(Level::new);
+        if let Some(deadline) = entry.deadline {
+            self.deadlines.insert((deadline, place.clone()));
+        }
+        level.insert(place.tenant, place.arrival, weight, entry);
+        self.len += 1;
+    }
+
+    pub(super) fn remove(&mut self, place: &Place) -> Option<Entry<T>> {
+        let level = self.levels.get_mut(&place.priority)?;
+        let entry = level.remove(&place.tenant, place.arrival)?;
+        if level.lines.is_empty() {
+            self.levels.remove(&place.priority);
+        }
+        if let Some(deadline) = entry.deadline {
+            self.deadlines.remove(&(deadline, place.clone()));
+        }
+        self.len -= 1;
+        Some(entry)
+    }
+
+    /// The request that goes next.
+    pub(super) fn next(&self, now: Instant) -> Option<(Place, &Entry<T>)> {
+        let mut levels = self.levels.iter().rev();
+        let (priority, level) = levels.next()?;
+        let mut first = (*priority, level.next()?);
+        if self.grants_since_aged >= AGED_TURN {
+            let aged = levels
+                .filter_map(|(priority, level)| Some((*priority, level.next()?)))
+                .filter(|(_, (_, _, entry))| now.saturating_duration_since(entry.since) >= self.ageing)
+                .min_by_key(|(_, (_, _, entry))| entry.since);
+            first = aged.unwrap_or(first);
+        }
+        let (priority, (tenant, arrival, entry)) = first;
+        Some((Place { priority, tenant: tenant.clone(), arrival }, entry))
+    }
+
+    /// Takes out the request that [`Queue::next`] named and counts its turn.
+    pub(super) fn grant(&mut self, place: &Place) -> Option<Entry<T>> {
+        let aged = self.levels.keys().next_back().is_some_and(|top| *top > place.priority);
+        self.grants_since_aged = if aged { 0 } else { self.grants_since_aged.saturating_add(1) };
+        self.levels.get_mut(&place.priority)?.count_turn(&place.tenant, place.arrival);
+        self.remove(place)
+    }
+
+    /// The next deadline and whose it is.
+    pub(super) fn first_deadline(&self) -> Option<&(Instant, Place)> {
+        self.deadlines.first()
+    }
+
+    pub(super) fn get(&self, place: &Place) -> Option<&Entry<T>> {
+        self.levels.get(&place.priority)?.lines.get(&place.tenant)?.entries.get(&place.arrival)
+    }
+
+    /// What goes before a request at `place`, waiting already or about to.
+    pub(super) fn ahead(&self, place: &Place) -> Ahead {
+        let mut ahead = Ahead::default();
+        for level in self.levels.range(place.priority..).map(|(_, level)| level) {
+            ahead.add(&level.lines.values().map(Line::sum).fold(Ahead::default(), Ahead::and));
+        }
+        let Some(level) = self.levels.get(&place.priority) else { return ahead };
+        // On its own level: what stands before it in its own line, and of the others' lines as much as gets a turn meanwhile.
+        let own_level = level.lines.values().map(Line::sum).fold(Ahead::default(), Ahead::and);
+        ahead.subtract(&own_level);
+        let weight = self.weights.get(&place.tenant).copied().unwrap_or(1).max(1);
+        let own = level.lines.get(&place.tenant);
+        let before = own.map_or(Ahead::default(), |line| line.before(place.arrival));
+        let own_time = own.map_or(level.time, |line| line.time);
+        // The virtual time at which this request's turn comes.
+        let turn = own_time.saturating_add(virtual_time(size(&before.charge), weight));
+        ahead.add(&before);
+        for (_, line) in level.lines.iter().filter(|(tenant, _)| **tenant != place.tenant) {
+            let behind = u128::from(turn.saturating_sub(line.time));
+            ahead.add(&line.share((behind * u128::from(line.weight) / u128::from(TIME_PER_TOKEN)) as u64));
+        }
+        ahead
+    }
+
+    /// Empties the queue, in no particular order.
+    pub(super) fn drain(&mut self) -> Vec<Entry<T>> {
+        self.deadlines.clear();
+        self.len = 0;
+        let levels = std::mem::take(&mut self.levels);
+        levels
+            .into_values()
+            .flat_map(|level| level.lines.into_values())
+            .flat_map(|line| line.entries.into_values())
+            .collect()
+    }
+}
+
+impl<T> Level<T> {
+    fn new() -> Self {
+        Self { lines: HashMap::new(), turns: BTreeSet::new(), time: 0 }
+    }
+
+    fn insert(&mut self, tenant: Tenant, arrival: u64, weight: u32, entry: Entry<T>) {
+        if !self.lines.contains_key(&tenant) {
+            self.turns.insert((self.time, arrival, tenant.clone()));
+        }
+        let line = self.lines.entry(tenant).or_insert_with(|| Line {
+            entries: BTreeMap::new(),
+            total: Charge::default(),
+            time: self.time,
+            began: arrival,
+            weight,
+        });
+        line.total = line.total.plus(&entry.charge);
+        line.entries.insert(arrival, entry);
+    }
+
+    fn remove(&mut self, tenant: &Tenant, arrival: u64) -> Option<Entry<T>> {
+        let line = self.lines.get_mut(tenant)?;
+        let entry = line.entries.remove(&arrival)?;
+        line.total = line.total.minus(&entry.charge);
+        if line.entries.is_empty() {
+            self.turns.remove(&(line.time, line.began, tenant.clone()));
+            self.lines.remove(tenant);
+        }
+        Some(entry)
+    }
+
+    fn next(&self) -> Option<(&Tenant, u64, &Entry<T>)> {
+        let (_, _, tenant) = self.turns.first()?;
+        let (arrival, entry) = self.lines.get(tenant)?.entries.first_key_value()?;
+        Some((tenant, *arrival, entry))
+    }
+
+    fn count_turn(&mut self, tenant: &Tenant, arrival: u64) {
+        let Some(line) = self.lines.get_mut(tenant) else { return };
+        let Some(entry) = line.entries.get(&arrival) else { return };
+        self.time = self.time.max(line.time);
+        // A single tenant has nobody to take turns with.
+        if self.turns.len() > 1 {
+            self.turns.remove(&(line.time, line.began, tenant.clone()));
+            line.time = line.time.saturating_add(virtual_time(size(&entry.charge), line.weight));
+            self.turns.insert((line.time, line.began, tenant.clone()));
+        }
+    }
+}
+
+impl<T> Line<T> {
+    fn sum(&self) -> Ahead {
+        Ahead { count: self.entries.len(), charge: self.total }
+    }
+
+    /// What stands before `arrival`. A newcomer has everything before it, which needs no walk.
+    fn before(&self, arrival: u64) -> Ahead {
+        if self.entries.last_key_value().is_none_or(|(last, _)| *last < arrival) {
+            return self.sum();
+        }
+        let entries = self.entries.range(..arrival);
+        entries.fold(Ahead::default(), |sum, (_, entry)| Ahead {
+            count: sum.count + 1,
+            charge: sum.charge.plus(&entry.charge),
+        })
+    }
+
+    /// As much of the line as `tokens` pay for, on average.
+    fn share(&self, tokens: u64) -> Ahead {
+        let total = size(&self.total).max(1);
+        let part = |whole: u64| (u128::from(whole) * u128::from(tokens.min(total)) / u128::from(total)) as u64;
+        Ahead {
+            count: part(self.entries.len() as u64) as usize,
+            charge: Charge {
+                requests: part(self.total.requests),
+                tokens: part(self.total.tokens),
+                input_tokens: part(self.total.input_tokens),
+                output_tokens: part(self.total.output_tokens),
+            },
+        }
+    }
+}
+
+impl Ahead {
+    fn and(self, other: Ahead) -> Ahead {
+        Ahead { count: self.count + other.count, charge: self.charge.plus(&other.charge) }
+    }
+
+    fn add(&mut self, other: &Ahead) {
+        *self = self.and(*other);
+    }
+
+    fn subtract(&mut self, other: &Ahead) {
+        *self = Ahead { count: self.count - other.count, charge: self.charge.minus(&other.charge) };
+    }
+}
+
+/// Virtual time per token at weight 1: fine enough that weights up to a million still tell turns apart.
+const TIME_PER_TOKEN: u64 = 1 << 20;
+
+fn virtual_time(tokens: u64, weight: u32) -> u64 {
+    tokens.saturating_mul(TIME_PER_TOKEN) / u64::from(weight)
+}
+
+/// What a turn costs: tokens, or one where nothing counts tokens.
+fn size(charge: &Charge) -> u64 {
+    charge.tokens.max(charge.input_tokens.saturating_add(charge.output_tokens)).max(charge.requests).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Bench {
+        queue: Queue<u64>,
+        now: Instant,
+        arrivals: u64,
+    }
+
+    impl Bench {
+        fn new(weights: &[(&str, u32)]) -> Self {
+            let weights = weights.iter().map(|(name, weight)| ((*name).into(), *weight)).collect();
+            Self { queue: Queue::new(weights, Duration::from_secs(60)), now: Instant::now(), arrivals: 0 }
+        }
+
+        fn add(&mut self, priority: Priority, tenant: &str, tokens: u64) -> u64 {
+            self.arrivals += 1;
+            let place = Place { priority, tenant: tenant.into(), arrival: self.arrivals };
+            let charge = Charge::tokens(tokens, 0);
+            self.queue.insert(place, Entry { charge, since: self.now, deadline: None, payload: self.arrivals });
+            self.arrivals
+        }
+
+        fn grant(&mut self) -> Option<(u64, Tenant)> {
+            let place = self.queue.next(self.now)?.0;
+            let entry = self.queue.grant(&place)?;
+            Some((entry.payload, place.tenant))
+        }
+
+        fn order(&mut self) -> Vec<u64> {
+            std::iter::from_fn(|| self.grant().map(|(arrival, _)| arrival)).collect()
+        }
+    }
+
+    #[test]
+    fn priority_goes_first_then_arrival() {
+        let mut bench = Bench::new(&[]);
+        let low = bench.add(Priority::Low, "", 1);
+        let first = bench.add(Priority::Normal, "", 900);
+        let second = bench.add(Priority::Normal, "", 1);
+        let high = bench.add(Priority::High, "", 1);
+        assert_eq!(bench.order(), [high, first, second, low]);
+        assert_eq!(bench.queue.len(), 0);
+    }
+
+    #[test]
+    fn tenants_share_tokens_by_weight_whatever_their_request_sizes() {
+        let mut bench = Bench::new(&[("big", 1), ("small", 3)]);
+        for _ in 0..400 {
+            bench.add(Priority::Normal, "big", 1_000);
+        }
+        for _ in 0..12_000 {
+            bench.add(Priority::Normal, "small", 100);
+        }
+        let mut tokens = HashMap::<Tenant, u64>::new();
+        for _ in 0..3_000 {
+            let (arrival, tenant) = bench.grant().unwrap();
+            *tokens.entry(tenant).or_default() += if arrival <= 400 { 1_000 } else { 100 };
+        }
+        let ratio = tokens["small"] as f64 / tokens["big"] as f64;
+        assert!((2.9..3.1).contains(&ratio), "{ratio}");
+    }
+
+    #[test]
+    fn a_tenant_that_was_idle_saves_up_no_turns() {
+        let mut bench = Bench::new(&[]);
+        for _ in 0..100 {
+            bench.add(Priority::Normal, "busy", 100);
+            bench.add(Priority::Normal, "other", 100);
+        }
+        for _ in 0..100 {
+            bench.grant();
+        }
+        for _ in 0..50 {
+            bench.add(Priority::Normal, "late", 100);
+        }
+        let late = (0..30).filter(|_| &*bench.grant().unwrap().1 == "late").count();
+        assert!((9..=11).contains(&late), "a third of the turns, not all: {late}");
+    }
+
+    #[test]
+    fn low_priority_does_not_starve_and_does_not_take_over() {
+        let mut bench = Bench::new(&[]);
+        for _ in 0..100 {
+            bench.add(Priority::Low, "", 1);
+        }
+        bench.now += Duration::from_secs(61);
+        for _ in 0..200 {
+            bench.add(Priority::High, "", 1);
+        }
+        let aged = (0..90).filter(|_| bench.grant().unwrap().0 <= 100).count();
+        assert_eq!(aged, 10, "one in nine");
+    }
+
+    #[test]
+    fn a_retry_takes_its_old_place() {
+        let mut bench = Bench::new(&[]);
+        let first = bench.add(Priority::Normal, "", 1);
+        let second = bench.add(Priority::Normal, "", 1);
+        let place = bench.queue.next(bench.now).unwrap().0;
+        let entry = bench.queue.grant(&place).unwrap();
+        bench.queue.insert(place, entry);
+        assert_eq!(bench.order(), [first, second]);
+    }
+
+    #[test]
+    fn what_is_ahead_is_what_will_be_granted_before() {
+        let mut bench = Bench::new(&[("b", 2)]);
+        for _ in 0..10 {
+            bench.add(Priority::High, "x", 50);
+            bench.add(Priority::Normal, "a", 100);
+            bench.add(Priority::Normal, "b", 100);
+        }
+        bench.add(Priority::Low, "a", 1);
+        let newcomer = Place { priority: Priority::Normal, tenant: "a".into(), arrival: u64::MAX };
+        let ahead = bench.queue.ahead(&newcomer);
+        assert_eq!((ahead.count, ahead.charge.tokens), (30, 10 * 50 + 10 * 100 + 10 * 100));
+        let third = Place { priority: Priority::Normal, tenant: "a".into(), arrival: 8 };
+        assert_eq!(bench.queue.ahead(&third).count, 10 + 2 + 4);
+    }
+
+    #[test]
+    fn removing_leaves_no_trace() {
+        let mut bench = Bench::new(&[]);
+        let arrival = bench.add(Priority::Normal, "a", 10);
+        let place = Place { priority: Priority::Normal, tenant: "a".into(), arrival };
+        assert!(bench.queue.remove(&place).is_some() && bench.queue.remove(&place).is_none());
+        assert_eq!((bench.queue.len(), bench.queue.levels.len()), (0, 0));
+        assert!(bench.queue.first_deadline().is_none() && bench.grant().is_none());
+    }
+}

@@ -1,0 +1,152 @@
+//! When a failed attempt is made again: backoff, and a budget that keeps retries from becoming the load.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// How often and how fast failed attempts are repeated.
+///
+/// The pause before attempt *n + 1* is `base · 2ⁿ⁻¹` plus a jitter of 0–500 ms, at most `cap`. A wait that the server
+/// names replaces it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetryPolicy {
+    /// Attempts in all, the first included. Default 6; 1 never retries.
+    pub max_attempts: u32,
+    /// The first pause. Default 1 s.
+    #[serde(with = "seconds")]
+    pub base: Duration,
+    /// The longest pause. Default 60 s.
+    #[serde(with = "seconds")]
+    pub cap: Duration,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self { max_attempts: 6, base: Duration::from_secs(1), cap: Duration::from_secs(60) }
+    }
+}
+
+impl RetryPolicy {
+    /// The pauses between attempts; ends when the attempts are used up. `seed` decides the jitter.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tollgate::RetryPolicy;
+    ///
+    /// let pauses: Vec<_> = RetryPolicy::default().backoff(7).collect();
+    /// assert_eq!(pauses.len(), 5, "six attempts");
+    /// assert!(pauses[3] >= Duration::from_secs(8) && pauses[3] <= Duration::from_millis(8_500));
+    /// ```
+    pub fn backoff(&self, seed: u64) -> Backoff {
+        Backoff { policy: *self, attempt: 1, jitter: fastrand::Rng::with_seed(seed) }
+    }
+}
+
+/// The pauses between attempts, see [`RetryPolicy::backoff`].
+#[derive(Clone, Debug)]
+pub struct Backoff {
+    policy: RetryPolicy,
+    attempt: u32,
+    jitter: fastrand::Rng,
+}
+
+impl Iterator for Backoff {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        if self.attempt >= self.policy.max_attempts {
+            return None;
+        }
+        let doubled = self.policy.base.saturating_mul(1u32.checked_shl(self.attempt - 1).unwrap_or(u32::MAX));
+        self.attempt += 1;
+        let jitter = Duration::from_millis(self.jitter.u64(0..=500));
+        Some(doubled.saturating_add(jitter).min(self.policy.cap))
+    }
+}
+
+/// Limits retries of a lane to a share of its traffic. Without it, an outage multiplies the load by the number of
+/// attempts just when the provider can bear it least.
+#[derive(Clone, Copy, Debug)]
+pub struct RetryBudget {
+    /// In tenths of a retry.
+    tenths: u32,
+}
+
+impl RetryBudget {
+    /// A quiet lane may retry this often without having earned it.
+    const RESERVE: u32 = 100;
+    /// Every request earns half a retry: enough for one attempt in three to fail.
+    const EARNED_TENTHS: u32 = 5;
+
+    /// A budget with its reserve.
+    pub const fn new() -> Self {
+        Self { tenths: Self::RESERVE * 10 }
+    }
+
+    /// A new request earns its part of a retry.
+    pub fn earn(&mut self) {
+        self.tenths = (self.tenths + Self::EARNED_TENTHS).min(Self::RESERVE * 10);
+    }
+
+    /// Takes one retry, if there is one left.
+    #[must_use]
+    pub fn spend(&mut self) -> bool {
+        let left = self.tenths.checked_sub(10);
+        self.tenths = left.unwrap_or(self.tenths);
+        left.is_some()
+    }
+}
+
+impl Default for RetryBudget {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Durations in configuration files are seconds.
+pub(crate) mod seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(crate) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(duration.as_secs_f64())
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        Duration::try_from_secs_f64(f64::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_cap_and_end_with_the_attempts() {
+        let policy = RetryPolicy { max_attempts: 12, ..RetryPolicy::default() };
+        let pauses: Vec<_> = policy.backoff(1).map(|pause| pause.as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60, 60, 60]);
+        assert_eq!(RetryPolicy { max_attempts: 1, ..policy }.backoff(1).next(), None);
+        assert_eq!(RetryPolicy { max_attempts: u32::MAX, ..policy }.backoff(1).nth(50), Some(policy.cap));
+    }
+
+    #[test]
+    fn jitter_follows_the_seed_and_stays_below_half_a_second() {
+        let first = |seed| RetryPolicy::default().backoff(seed).next();
+        assert_eq!(first(3), first(3));
+        assert!((0..50).map(first).any(|pause| pause != first(0)));
+        assert!((0..500).all(|seed| first(seed).is_some_and(|pause| pause <= Duration::from_millis(1_500))));
+    }
+
+    #[test]
+    fn budget_ends_and_is_earned_again() {
+        let mut budget = RetryBudget::new();
+        assert_eq!((0..1_000).filter(|_| budget.spend()).count(), 100);
+        budget.earn();
+        assert!(!budget.spend());
+        budget.earn();
+        assert!(budget.spend() && !budget.spend());
+    }
+}
