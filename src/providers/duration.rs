@@ -9,12 +9,12 @@ use super::headers::text;
 
 /// The longest duration that is reported (100 years): longer ones are cut to it, so that a server's number can be added
 /// to any `Instant`.
-const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
+pub(super) const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
 
 const NANOS_PER_SECOND: u128 = 1_000_000_000;
 
-/// Reads a duration as rate-limit headers and error texts spell it: Go's form (`12ms`, `8.64s`, `6m0s`, `1h0m0.5s`), or a
-/// bare number of seconds (Azure). `None` for anything else, negative durations included; absurd sizes are cut to a
+/// Reads a duration as rate-limit headers and error texts spell it: Go's form (`12ms`, `8.64s`, `6m0s`, `1h0m0.5s`), or
+/// a bare number of seconds (Azure). `None` for anything else, negative durations included; absurd sizes are cut to a
 /// century.
 ///
 /// ```

@@ -35,7 +35,8 @@ impl Reading {
     /// hour or a day when it is one of them within 10 %.
     ///
     /// OpenAI's `limit-requests` is RPM or RPD under the same name, but a bucket that is `used` short fills up in
-    /// `used · window / limit`. `None` where that cannot tell: nothing used, or too little for the reset's milliseconds.
+    /// `used · window / limit`. `None` where that cannot tell: nothing used, or too little to show in
+    /// the reset's milliseconds.
     ///
     /// ```
     /// use std::time::Duration;

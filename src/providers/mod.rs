@@ -4,6 +4,7 @@
 //! Everything that comes from a server is taken leniently: what cannot be read is absent, never an error or a panic.
 
 mod charge;
+mod classify;
 mod dialect;
 mod duration;
 mod headers;
@@ -15,6 +16,7 @@ mod usage;
 use std::time::Duration;
 
 pub use charge::{at_admission, at_completion};
+pub use classify::{Class, Failure, LimitHit, Retry, classify, classify_stream_error};
 pub use duration::{parse_duration, parse_retry_after, until_pacific_midnight};
 pub use headers::{Observation, Reading, observe};
 pub use models::pool_of;

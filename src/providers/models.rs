@@ -4,9 +4,9 @@ use super::Provider;
 
 /// The name of the pool that `model` draws on: models with the same pool share one set of limits.
 ///
-/// Snapshots share their alias' pool and fine-tuned models their base's. Anthropic counts per class: Opus 4.5 to 4.8 are
-/// one pool, Sonnet 4.5 and 4.6 another (rate-limits page, 2026); older 4.x models are put with them, which can only
-/// book too much. Azure counts per deployment, so there every name is a pool of its own.
+/// Snapshots share their alias' pool and fine-tuned models their base's. Anthropic counts per class: Opus 4.5 to 4.8
+/// are one pool, Sonnet 4.5 and 4.6 another (rate-limits page, 2026); older 4.x models are put with them, which can
+/// only book too much. Azure counts per deployment, so there every name is a pool of its own.
 ///
 /// ```
 /// use tollgate::providers::{Provider, pool_of};

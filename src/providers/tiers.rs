@@ -19,6 +19,7 @@ static FILE: LazyLock<File> = LazyLock::new(|| {
 
 /// The published limits of a model in a tier.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TierLimits {
     /// The name of the row: a model, a class of models, or `*`.
     pub model: String,
@@ -40,8 +41,8 @@ pub struct TierLimits {
 
 /// The published limits of `model` for an account of `tier`; `None` if none are known.
 ///
-/// `tier` is read leniently (`1`, `tier1`, `Tier 1`, `build`); Anthropic's numbered tiers are those of 2025. Of the rows,
-/// an exact name wins, then one of the same model (without date, `-latest`, fine-tuning, vendor prefix), then `*`.
+/// `tier` is read leniently (`1`, `tier1`, `Tier 1`, `build`); Anthropic's numbered tiers are those of 2025. Of the
+/// rows, an exact name wins, then one of the same model (without date, `-latest`, fine-tuning, vendor prefix), then `*`.
 ///
 /// ```
 /// use tollgate::{Limit, providers::{Provider, lookup}};

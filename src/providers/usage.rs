@@ -146,7 +146,8 @@ mod tests {
             (
                 "chat",
                 json!({"usage": {"prompt_tokens": 2006, "completion_tokens": 300, "total_tokens": 2306,
-                    "prompt_tokens_details": {"cached_tokens": 1920}, "completion_tokens_details": {"reasoning_tokens": 128}}}),
+                    "prompt_tokens_details": {"cached_tokens": 1920},
+                    "completion_tokens_details": {"reasoning_tokens": 128}}}),
                 usage(2006, 1920, 300),
             ),
             ("chunk before the last", json!({"choices": [{"delta": {"content": "a"}}], "usage": null}), None),
@@ -170,8 +171,8 @@ mod tests {
             ("responses begun", json!({"type": "response.created", "response": {"usage": null}}), None),
             (
                 "anthropic",
-                json!({"usage": {"input_tokens": 21, "cache_creation_input_tokens": 188, "cache_read_input_tokens": 1000,
-                    "output_tokens": 393}}),
+                json!({"usage": {"input_tokens": 21, "cache_creation_input_tokens": 188,
+                    "cache_read_input_tokens": 1000, "output_tokens": 393}}),
                 usage(1209, 1000, 393),
             ),
             (
@@ -186,8 +187,8 @@ mod tests {
             ),
             (
                 "gemini",
-                json!({"usageMetadata": {"promptTokenCount": 10, "cachedContentTokenCount": 4, "candidatesTokenCount": 20,
-                    "thoughtsTokenCount": 30, "totalTokenCount": 60}}),
+                json!({"usageMetadata": {"promptTokenCount": 10, "cachedContentTokenCount": 4,
+                    "candidatesTokenCount": 20, "thoughtsTokenCount": 30, "totalTokenCount": 60}}),
                 usage(10, 4, 50),
             ),
             (
