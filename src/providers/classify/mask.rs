@@ -23,9 +23,11 @@ const KEY_STARTS: &[&str] = &[
     "eyJ",
 ];
 
-/// Words after which a key follows, in lower case.
-const KEY_LABELS: &[&str] =
-    &["bearer", "basic", "authorization", "key", "api-key", "api_key", "apikey", "x-api-key", "token"];
+/// Words after which a key is written; "key" is one of them after "API".
+const NAMED: &[&str] = &["api-key", "api_key", "apikey", "x-api-key", "authorization"];
+
+/// Words after which a key may be written, or something harmless ("unexpected key: temperature").
+const LOOSE: &[&str] = &["key", "token", "basic"];
 
 /// Words that may stand between the label and the key ("API key provided: …").
 const FILLERS: &[&str] = &["provided", "is", "was"];
@@ -62,17 +64,32 @@ pub(super) fn clean(message: &str) -> String {
 /// What was written before the word at hand.
 #[derive(Default)]
 struct Before {
-    /// The last word was a label (fillers aside).
-    label: bool,
-    /// That label was `bearer`, after which nothing but a key is written.
-    bearer: bool,
+    /// What the last word announces, fillers aside.
+    label: Label,
+    /// The last word was "API".
+    api: bool,
     /// A colon or an equals sign came since.
     assigned: bool,
 }
 
+#[derive(Default)]
+enum Label {
+    #[default]
+    None,
+    Bearer,
+    Named,
+    Loose,
+}
+
 impl Before {
     fn announces_key(&self, word: &str) -> bool {
-        self.label && word.len() >= 8 && (self.bearer || self.assigned || is_mixture(word))
+        let announced = match self.label {
+            Label::None => false,
+            Label::Bearer => true,
+            Label::Named => self.assigned || is_mixture(word),
+            Label::Loose => is_mixture(word),
+        };
+        announced && word.len() >= 8
     }
 
     fn see(&mut self, word: &str) {
@@ -80,7 +97,16 @@ impl Before {
         if word.is_empty() || FILLERS.iter().any(is) {
             return;
         }
-        *self = Before { label: KEY_LABELS.iter().any(is), bearer: is(&"bearer"), assigned: false };
+        let label = if is(&"bearer") {
+            Label::Bearer
+        } else if NAMED.iter().any(is) || self.api && is(&"key") {
+            Label::Named
+        } else if LOOSE.iter().any(is) {
+            Label::Loose
+        } else {
+            Label::None
+        };
+        *self = Before { label, api: is(&"api"), assigned: false };
     }
 }
 
@@ -137,7 +163,7 @@ mod tests {
         let message = "Rate limit reached for `openai/gpt-oss-20b` in organization org-AbCdEf0123456789 on tokens per \
                        min (TPM): Limit 30000, Used 24102. See https://platform.openai.com/account/api-keys. Request \
                        req_011CSHoEeqs5C35K2UUqR7Fy, task-1, 8f14e45f-ceea-467f-9575-3b1d1bd3c5d2, token limit \
-                       128000 exceeded";
+                       128000 exceeded, unexpected key: temperature";
         assert_eq!(clean(message), message);
     }
 
