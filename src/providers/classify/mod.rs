@@ -1,0 +1,141 @@
+//! From a failed response to its class: what happened, how long to wait, what to do next.
+
+mod body;
+mod class;
+mod mask;
+mod rules;
+mod text;
+
+use std::fmt;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use self::body::ErrorBody;
+use super::{Observation, Provider};
+use crate::cost::{DAY, Dimension};
+
+pub use self::class::{Class, Retry};
+
+/// A failed request, as its response tells it. `Display` is one line with the advice; it never shows a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Failure {
+    /// What kind of failure it is.
+    pub class: Class,
+    /// The longest wait that headers and words ask for; `None` where waiting does not help or the hint is known to be
+    /// wrong (Gemini's for a day limit, see [`until_pacific_midnight`](super::until_pacific_midnight)).
+    pub wait: Option<Duration>,
+    /// The limit that was hit, where it is told.
+    pub limit: Option<LimitHit>,
+    /// The provider's code, e.g. `insufficient_quota`.
+    pub code: Option<String>,
+    /// The provider's message, on one line, cut to 500 characters, with anything that looks like a key masked.
+    pub message: String,
+    /// The provider's name for the request.
+    pub request_id: Option<String>,
+    /// The HTTP status; 200 for an error inside of a stream.
+    pub status: u16,
+    /// The provider's own word on whether a retry can help (`x-should-retry`).
+    pub should_retry: Option<bool>,
+}
+
+/// The limit that a refused request ran into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitHit {
+    /// What is counted.
+    pub dimension: Dimension,
+    /// The limit's window.
+    pub window: Option<Duration>,
+    /// The amount per window.
+    pub limit: Option<u64>,
+    /// How much of it was in use.
+    pub used: Option<u64>,
+    /// What the request asked for.
+    pub requested: Option<u64>,
+}
+
+impl Failure {
+    /// Whether to send the request again: the class's answer, unless the provider objects by `x-should-retry`.
+    ///
+    /// `false` always holds. `true` is only believed where the class is a guess from the status: some send it along
+    /// with every 429, an exhausted quota included.
+    pub fn retry(&self) -> Retry {
+        match (self.should_retry, self.class) {
+            (Some(false), _) => Retry::Never,
+            (Some(true), Class::Invalid | Class::Forbidden | Class::NotFound) => Retry::Backoff,
+            (_, class) => class.retry(),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.status < 400 {
+            f.write_str("stream error")?
+        } else {
+            write!(f, "{}", self.status)?
+        }
+        if let Some(code) = &self.code {
+            write!(f, " {code}")?;
+        }
+        if !self.message.is_empty() {
+            write!(f, ": {}", self.message)?;
+        }
+        write!(f, " ({}", self.class.advice())?;
+        if let Some(id) = &self.request_id {
+            write!(f, "; request id {id}")?;
+        }
+        f.write_str(")")
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Classifies a failed response of `provider`. Bodies that are not the provider's (compatible servers, gateways) are
+/// classified by their status: 429, 408, 409 and 5xx may be retried, other 4xx not.
+///
+/// ```
+/// use tollgate::providers::{Class, Observation, Provider, Retry, classify};
+///
+/// let body = br#"{"error": {"message": "You exceeded your current quota, please check your plan and billing details.",
+///     "type": "insufficient_quota", "param": null, "code": "insufficient_quota"}}"#;
+/// let failure = classify(Provider::Openai, 429, &Observation::default(), body);
+/// assert_eq!(failure.class, Class::QuotaExhausted);
+/// assert_eq!(failure.retry(), Retry::Never);
+/// ```
+pub fn classify(provider: Provider, status: u16, headers: &Observation, body: &[u8]) -> Failure {
+    failure(provider, status, headers, &ErrorBody::from_bytes(body))
+}
+
+/// Classifies an error inside of a stream whose HTTP status was 200; `None` if `event` is no error.
+///
+/// Recognised are `{"error": {…}}` (chat), `response.failed` and `error` events (Responses), and Anthropic's
+/// `{"type": "error", …}`.
+pub fn classify_stream_error(provider: Provider, event: &Value) -> Option<Failure> {
+    let is_error = |value: &Value| value.get("error").is_some_and(|error| error.is_object() || error.is_string());
+    let named = event.get("type").is_some_and(|kind| kind == "error" || kind == "response.failed");
+    let found = named || is_error(event) || event.get(0).is_some_and(is_error);
+    found.then(|| failure(provider, 200, &Observation::default(), &ErrorBody::from_json(event)))
+}
+
+fn failure(provider: Provider, status: u16, headers: &Observation, body: &ErrorBody) -> Failure {
+    let limit = body.violation.or_else(|| text::limit(&body.message));
+    // Gemini's delay for a day limit is that of the minute limit.
+    let misleading = body.violation.is_some_and(|hit| hit.window == Some(DAY));
+    let told = headers.retry_after.max(text::wait(&body.message)).max(body.retry_delay);
+    let wait = told.filter(|wait| !misleading && !wait.is_zero());
+    let class = rules::class(&rules::Facts { provider, status, body, headers, hit: limit, wait });
+    let number = status.to_string();
+    Failure {
+        class,
+        wait: wait.filter(|_| class.retry() != Retry::Never),
+        limit,
+        // Azure and Gemini repeat the status as the code.
+        code: body.codes().find(|code| *code != number).map(mask::clean),
+        message: mask::clean(&body.message),
+        request_id: headers.request_id.clone().or_else(|| body.request_id.clone()),
+        status,
+        should_retry: headers.should_retry,
+    }
+}

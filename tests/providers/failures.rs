@@ -1,0 +1,72 @@
+use serde_json::json;
+use tollgate::providers::{Provider, Retry, classify_stream_error};
+
+use super::{anthropic, classified, openai};
+use Provider::{Anthropic, Openai};
+
+#[test]
+fn the_word_of_the_provider_on_retries_is_heard_but_not_against_its_own_body() {
+    let quota = openai(json!("insufficient_quota"), json!("insufficient_quota"), "");
+    let rows = [
+        ("", 429, "", Retry::AfterLimit),
+        ("x-should-retry: false", 429, "", Retry::Never),
+        ("x-should-retry: false", 500, "", Retry::Never),
+        ("x-should-retry: true", 429, "", Retry::AfterLimit),
+        ("x-should-retry: true", 400, "", Retry::Backoff),
+        ("x-should-retry: true", 429, quota.as_str(), Retry::Never),
+        ("", 400, "", Retry::Never),
+        ("", 503, "", Retry::Backoff),
+    ];
+    for (lines, status, body, retry) in rows {
+        assert_eq!(classified(Openai, status, lines, body).retry(), retry, "{status} {lines} {body}");
+    }
+}
+
+#[test]
+fn a_failure_is_one_line_that_says_what_to_do() {
+    let body = openai(
+        json!("insufficient_quota"),
+        json!("insufficient_quota"),
+        "You exceeded your current quota,\nplease check.",
+    );
+    assert_eq!(
+        classified(Openai, 429, "x-request-id: req_1", &body).to_string(),
+        "429 insufficient_quota: You exceeded your current quota, please check. (this account has no credit left or \
+         has reached its spend limit; waiting will not help; see the provider's billing page; request id req_1)"
+    );
+    assert_eq!(
+        classified(Anthropic, 529, "", &anthropic("overloaded_error", "Overloaded")).to_string(),
+        "529 overloaded_error: Overloaded (the provider is overloaded; this is not your limit; send again after a \
+         pause; request id req_011CSHoEeqs5C35K2UUqR7Fy)"
+    );
+    assert_eq!(classified(Openai, 502, "", "").to_string(), "502 (the provider failed; send again after a pause)");
+    let event = json!({"type": "error", "code": "server_error", "message": "x"});
+    let failure = classify_stream_error(Openai, &event).unwrap();
+    assert_eq!(failure.to_string(), "stream error server_error: x (the provider failed; send again after a pause)");
+}
+
+#[test]
+fn a_key_in_a_body_is_never_shown() {
+    for canary in [
+        "sk-canary-0123456789abcdef",
+        "gsk_canary0123456789",
+        "AIzaCanary0123456789",
+        "canary0123456789canary0123456789",
+    ] {
+        for body in [
+            openai(
+                json!("invalid_request_error"),
+                json!("invalid_api_key"),
+                &format!("Incorrect API key provided: {canary}. See"),
+            ),
+            openai(json!(canary), json!(canary), canary),
+            json!({"detail": format!("Authorization: Bearer {canary}")}).to_string(),
+            format!("<html>api-key={canary}</html>"),
+            format!("{}{canary}", "x ".repeat(240)),
+        ] {
+            let failure = classified(Openai, 401, "", &body);
+            let shown = format!("{failure} {failure:?} {failure:#?}");
+            assert!(!shown.contains("canary") && !shown.contains("Canary"), "{shown}");
+        }
+    }
+}
