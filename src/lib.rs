@@ -1,11 +1,39 @@
 //! A rate-limit-aware request scheduler for LLM APIs.
 
+mod attempt;
+#[cfg(feature = "client")]
+mod client;
+mod clock;
+mod config;
 mod cost;
 pub mod engine;
+mod error;
+#[cfg_attr(not(feature = "client"), path = "inspect_off.rs")]
+mod inspect;
+mod lane;
 #[cfg(feature = "mock")]
 pub mod mock;
+mod permit;
 pub mod providers;
+mod request;
+mod scheduler;
+mod secret;
+#[cfg(feature = "client")]
+mod stream;
 pub mod tokens;
 
+pub use attempt::Attempt;
+#[cfg(feature = "client")]
+pub use client::{ClientError, Reply};
+pub use config::{Account, Config, ConfigError, Key, Limits, Tier};
 pub use cost::{Charge, DAY, Dimension, Estimate, Limit, MINUTE, Usage};
-pub use engine::RetryPolicy;
+pub use engine::{Forecast, Priority, Refusal, RetryPolicy};
+pub use error::{AcquireError, Error, TryAcquireError};
+pub use lane::{Counters, Waiter};
+pub use permit::Permit;
+pub use providers::{Class, Failure, Provider};
+pub use request::Request;
+pub use scheduler::{Builder, LaneSnapshot, Scheduler, Snapshot};
+pub use secret::Secret;
+#[cfg(feature = "client")]
+pub use stream::ChatStream;

@@ -244,10 +244,11 @@ impl Gate {
         }
     }
 
-    /// A refusal that names this limit: nobody passes before `until`, and then one after another, as `n` would have fitted.
-    pub fn block(&mut self, n: u64, until: Instant) {
-        self.kept.hold(n.min(self.limit.amount), until);
-        self.settled.hold(n.min(self.limit.amount), until);
+    /// A refusal of `charge`: nobody passes before `until`, and then one after another, as `charge` would have fitted.
+    pub fn block(&mut self, charge: &Charge, until: Instant) {
+        let n = charge.get(self.limit.dimension).min(self.limit.amount);
+        self.kept.hold(n, until);
+        self.settled.hold(n, until);
         self.blocked_until = self.blocked_until.max(Some(until));
     }
 

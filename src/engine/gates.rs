@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::gate::{Gate, GateStatus, Settlement, Source, Undo};
-use crate::cost::{Charge, Limit};
+use crate::cost::{Charge, Limit, MINUTE};
 use crate::providers::Reading;
 
 /// The gates of one lane.
@@ -128,15 +128,27 @@ impl Gates {
         }
     }
 
-    /// Blocks the gate that a refusal names, or all of them when it names none.
-    pub fn block(&mut self, named: Option<&Limit>, charge: &Charge, until: Instant) {
-        let known = named.filter(|named| self.gates.iter().any(|gate| same_kind(named, &gate.limit())));
-        for gate in &mut self.gates {
-            if known.is_none_or(|named| same_kind(named, &gate.limit())) {
-                let n = charge.get(gate.limit().dimension);
-                gate.block(n, until);
-            }
+    /// Blocks the gate that a refusal names, which is made if nobody configured it. A refusal that names none blocks the
+    /// gates whose windows are no longer than the wait or a minute. Answers whether there was any to block.
+    pub fn block(&mut self, named: Option<&Limit>, charge: &Charge, wait: Duration, now: Instant) -> bool {
+        let until = now + wait;
+        if let Some(named) = named {
+            let index = match self.gates.iter().position(|gate| same_kind(named, &gate.limit())) {
+                Some(index) if self.gates[index].accepts(named.amount) => self.set_one(*named, Source::Header, now),
+                Some(index) => index,
+                None if named.amount > 0 => self.set_one(*named, Source::Header, now),
+                None => return false,
+            };
+            self.gates[index].block(charge, until);
+            return true;
         }
+        let longest = wait.max(MINUTE);
+        let mut blocked = false;
+        for gate in self.gates.iter_mut().filter(|gate| gate.limit().window <= longest) {
+            gate.block(charge, until);
+            blocked = true;
+        }
+        blocked
     }
 
     /// The gates as they stand.
@@ -181,7 +193,7 @@ fn same_kind(a: &Limit, b: &Limit) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cost::{Dimension, MINUTE};
+    use crate::cost::Dimension;
 
     fn gates(limits: &[Limit], now: Instant) -> Gates {
         let mut gates = Gates::new(Settlement::Never, Duration::ZERO);

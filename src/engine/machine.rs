@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use thiserror::Error;
 
-use super::gate::GateStatus;
+use super::gate::{GateStatus, Source};
 use super::gates::{Gates, Wait};
 use super::queue::{Entry, Place, Priority, Queue, Tenant};
 use super::retry::RetryBudget;
@@ -53,9 +53,9 @@ impl Grant {
 
 /// What became of a request that was submitted.
 #[derive(Debug)]
-pub enum Submitted<T> {
+pub enum Submitted {
     /// It may be sent now.
-    Granted(Grant, T),
+    Granted(Grant),
     /// It waits. [`Machine::poll`] will hand its payload out.
     Queued(Ticket),
 }
@@ -65,8 +65,8 @@ pub enum Submitted<T> {
 pub enum Wake<T> {
     /// The request may be sent.
     Granted(Grant, T),
-    /// The request's deadline has passed while it waited.
-    Expired(Refusal, T),
+    /// It cannot be sent any more: its deadline has passed, or the limits shrank below its size.
+    Refused(Refusal, T),
 }
 
 /// Why a lane does not take a request.
@@ -125,6 +125,12 @@ pub struct Forecast {
     pub binding: Option<Limit>,
 }
 
+impl Forecast {
+    fn too_late(&self) -> Refusal {
+        Refusal::Deadline { starts_in: self.starts_in, binding: self.binding }
+    }
+}
+
 /// A lane as it stands; all of it at one instant.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
@@ -162,8 +168,8 @@ pub struct LaneStatus {
 /// let mut lane = Machine::new(gates);
 /// let ask = || Ask { charge: Charge::tokens(900, 0), ..Ask::default() };
 ///
-/// let Ok(Submitted::Granted(grant, "first")) = lane.submit(ask(), "first", now) else { panic!() };
-/// let Ok(Submitted::Queued(_)) = lane.submit(ask(), "second", now) else { panic!() };
+/// let Ok(Submitted::Granted(grant)) = lane.submit(ask(), || "first", now) else { panic!() };
+/// let Ok(Submitted::Queued(_)) = lane.submit(ask(), || "second", now) else { panic!() };
 /// lane.finish(grant, End::Used(Charge::tokens(900, 0)), &[], now);
 /// lane.answered();
 ///
@@ -232,21 +238,41 @@ impl<T> Machine<T> {
     }
 
     /// The limits.
-    pub fn gates(&mut self) -> &mut Gates {
-        &mut self.gates
+    pub fn gates(&self) -> &Gates {
+        &self.gates
     }
 
-    /// Grants the request at once if nobody is before it and it fits, and queues it otherwise.
+    /// Changes the limits; see [`Gates::set`]. Waiting requests that became too large
+    /// are refused when their turn comes.
+    pub fn set_limits(&mut self, limits: &[(Limit, Source)], now: Instant) {
+        self.gates.set(limits, now);
+    }
+
+    /// Grants the request if it can start now.
+    ///
+    /// # Errors
+    /// The outer one as [`Machine::submit`], the inner one when it would have to wait.
+    pub fn try_submit(&mut self, ask: Ask, now: Instant) -> Result<Result<Grant, Forecast>, Refusal> {
+        self.check(&ask)?;
+        let forecast = self.forecast(&ask, now);
+        if self.queue.len() > 0 || !self.free_place() || !forecast.starts_in.is_zero() {
+            return Ok(Err(forecast));
+        }
+        if self.gates.reserve(&ask.charge, now).is_err() {
+            return Ok(Err(forecast));
+        }
+        self.arrivals += 1;
+        self.budget.earn();
+        let place = Place { priority: ask.priority, tenant: ask.tenant, arrival: self.arrivals };
+        Ok(Ok(self.grant(place, ask.charge, now)))
+    }
+
+    /// Grants the request at once if nobody is before it and it fits; otherwise queues it with a `payload` made for that.
     ///
     /// # Errors
     /// When it can never pass, cannot meet its deadline, finds the queue full or the lane closed. Nothing is spent then.
-    pub fn submit(&mut self, ask: Ask, payload: T, now: Instant) -> Result<Submitted<T>, Refusal> {
-        if self.closed && ask.again.is_none() {
-            return Err(Refusal::Closed);
-        }
-        if let Some(limit) = self.gates.too_small_for(&ask.charge) {
-            return Err(Refusal::TooLarge { limit, size: ask.charge.get(limit.dimension) });
-        }
+    pub fn submit(&mut self, ask: Ask, payload: impl FnOnce() -> T, now: Instant) -> Result<Submitted, Refusal> {
+        self.check(&ask)?;
         let place = match ask.again {
             Some(Ticket(place)) => place,
             None => {
@@ -260,7 +286,7 @@ impl<T> Machine<T> {
             && !self.is_paused(now)
             && self.gates.reserve(&ask.charge, now).is_ok()
         {
-            return Ok(Submitted::Granted(self.grant(place, ask.charge, now), payload));
+            return Ok(Submitted::Granted(self.grant(place, ask.charge, now)));
         }
         if self.queue.len() >= self.max_waiting {
             return Err(Refusal::QueueFull { waiting: self.queue.len() });
@@ -268,10 +294,10 @@ impl<T> Machine<T> {
         if let Some(deadline) = ask.deadline {
             let forecast = self.forecast_at(&place, &ask.charge, now);
             if forecast.starts_in > deadline.saturating_duration_since(now) {
-                return Err(Refusal::Deadline { starts_in: forecast.starts_in, binding: forecast.binding });
+                return Err(forecast.too_late());
             }
         }
-        let entry = Entry { charge: ask.charge, since: now, deadline: ask.deadline, payload };
+        let entry = Entry { charge: ask.charge, since: now, deadline: ask.deadline, payload: payload() };
         self.queue.insert(place.clone(), entry);
         Ok(Submitted::Queued(Ticket(place)))
     }
@@ -296,7 +322,7 @@ impl<T> Machine<T> {
             }
             let Some(entry) = self.queue.remove(&place) else { break };
             let starts_in = waited + forecast.starts_in;
-            out.push(Wake::Expired(Refusal::Deadline { starts_in, binding: forecast.binding }, entry.payload));
+            out.push(Wake::Refused(Refusal::Deadline { starts_in, binding: forecast.binding }, entry.payload));
         }
         let wake = self.grant_due(now, out);
         let deadline = self.queue.first_deadline().map(|(deadline, _)| *deadline);
@@ -310,6 +336,12 @@ impl<T> Machine<T> {
                 return Some(until);
             }
             let charge = entry.charge;
+            if let Some(limit) = self.gates.too_small_for(&charge) {
+                let entry = self.queue.remove(&place)?;
+                let refusal = Refusal::TooLarge { limit, size: charge.get(limit.dimension) };
+                out.push(Wake::Refused(refusal, entry.payload));
+                continue;
+            }
             if let Err(wait) = self.gates.reserve(&charge, now) {
                 return Some(wait.until);
             }
@@ -354,9 +386,12 @@ impl<T> Machine<T> {
         self.gates.answered();
     }
 
-    /// A refusal that names a limit: everybody waits for that limit, and comes back one after another.
+    /// The provider refused a `charge` for a limit: everybody waits for that limit, and comes back one after another.
+    /// Which limit it was may not be known.
     pub fn block(&mut self, named: Option<&Limit>, charge: &Charge, wait: Duration, now: Instant) {
-        self.gates.block(named, charge, now + wait);
+        if !self.gates.block(named, charge, wait, now) {
+            self.pause(wait, now);
+        }
     }
 
     /// A wait that has nothing to do with limits: nobody is sent before it is over.
@@ -365,7 +400,19 @@ impl<T> Machine<T> {
     }
 
     /// When a new request of this kind would start.
-    pub fn forecast(&self, ask: &Ask, now: Instant) -> Forecast {
+    ///
+    /// # Errors
+    /// When [`Machine::submit`] would refuse it.
+    pub fn try_forecast(&self, ask: &Ask, now: Instant) -> Result<Forecast, Refusal> {
+        self.check(ask)?;
+        let forecast = self.forecast(ask, now);
+        match ask.deadline.map(|deadline| deadline.saturating_duration_since(now)) {
+            Some(left) if forecast.starts_in > left => Err(forecast.too_late()),
+            _ => Ok(forecast),
+        }
+    }
+
+    fn forecast(&self, ask: &Ask, now: Instant) -> Forecast {
         let newcomer = Place { priority: ask.priority, tenant: ask.tenant.clone(), arrival: u64::MAX };
         self.forecast_at(&newcomer, &ask.charge, now)
     }
@@ -413,6 +460,16 @@ impl<T> Machine<T> {
     /// Takes all waiting requests out.
     pub fn abandon(&mut self) -> Vec<T> {
         self.queue.drain().into_iter().map(|entry| entry.payload).collect()
+    }
+
+    fn check(&self, ask: &Ask) -> Result<(), Refusal> {
+        if self.closed && ask.again.is_none() {
+            return Err(Refusal::Closed);
+        }
+        match self.gates.too_small_for(&ask.charge) {
+            Some(limit) => Err(Refusal::TooLarge { limit, size: ask.charge.get(limit.dimension) }),
+            None => Ok(()),
+        }
     }
 
     fn forecast_at(&self, place: &Place, charge: &Charge, now: Instant) -> Forecast {

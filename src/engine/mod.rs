@@ -13,4 +13,5 @@ pub use gate::{Books, Gate, GateStatus, Settlement, Source};
 pub use gates::{Gates, Wait};
 pub use machine::{Ask, End, Forecast, Grant, LaneStatus, Machine, Refusal, Submitted, Ticket, Wake};
 pub use queue::{Priority, Tenant};
+pub(crate) use retry::seconds;
 pub use retry::{Backoff, RetryBudget, RetryPolicy};

@@ -21,7 +21,7 @@ pub use duration::{parse_duration, parse_retry_after, until_pacific_midnight};
 pub use headers::{Observation, Reading, observe};
 pub use models::pool_of;
 pub use provider::{Provider, UnknownProvider};
-pub use tiers::{TierLimits, as_of, lookup, tiers};
+pub use tiers::{TierLimits, as_of, has_tier, lookup, tiers};
 pub use usage::{usage_in_bytes, usage_of};
 
 /// The window of a monthly allowance. Providers count calendar months; the longest one is never too short.

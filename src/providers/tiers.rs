@@ -51,10 +51,7 @@ pub struct TierLimits {
 /// assert_eq!(row.limits, [Limit::rpm(500), Limit::tpm(30_000)]);
 /// ```
 pub fn lookup(provider: Provider, tier: &str, model: &str) -> Option<TierLimits> {
-    let wanted = plain(tier);
-    let tiers = tiers_of(provider);
-    let named = |name: &str| tiers.iter().find(|(tier, _)| plain(tier) == name);
-    let (_, tier) = named(&wanted).or_else(|| named(&format!("{wanted}2025")))?;
+    let tier = find(provider, tier)?;
     // Rows may tell only about batches.
     let rows = || tier.models.0.iter().filter(|(_, row)| !row.limits().is_empty());
     let same = |(name, _): &&(String, Row)| family(provider, name) == family(provider, model);
@@ -72,6 +69,18 @@ pub fn lookup(provider: Provider, tier: &str, model: &str) -> Option<TierLimits>
         note: row.note.clone(),
         cache_reads_count: row.cache_reads_count_toward_itpm,
     })
+}
+
+/// Whether `provider` has a tier of this name, in any of the spellings that [`lookup`] reads.
+pub fn has_tier(provider: Provider, tier: &str) -> bool {
+    find(provider, tier).is_some()
+}
+
+fn find(provider: Provider, tier: &str) -> Option<&'static Tier> {
+    let wanted = plain(tier);
+    let named = |name: &str| tiers_of(provider).iter().find(|(tier, _)| plain(tier) == name);
+    let (_, tier) = named(&wanted).or_else(|| named(&format!("{wanted}2025")))?;
+    Some(tier)
 }
 
 /// The names of `provider`'s tiers, as the data has them, the lowest first.

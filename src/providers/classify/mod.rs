@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use self::body::ErrorBody;
 use super::{Observation, Provider};
-use crate::cost::{DAY, Dimension};
+use crate::cost::{DAY, Dimension, Limit};
 
 pub use self::class::{Class, Retry};
 
@@ -34,7 +34,7 @@ pub struct Failure {
     pub message: String,
     /// The provider's name for the request.
     pub request_id: Option<String>,
-    /// The HTTP status; 200 for an error inside of a stream.
+    /// The HTTP status; 200 for an error inside of a stream, 0 where no answer came.
     pub status: u16,
     /// The provider's own word on whether a retry can help (`x-should-retry`).
     pub should_retry: Option<bool>,
@@ -55,7 +55,28 @@ pub struct LimitHit {
     pub requested: Option<u64>,
 }
 
+impl LimitHit {
+    /// The limit itself, where window and amount are told.
+    pub fn as_limit(&self) -> Option<Limit> {
+        Some(Limit::new(self.dimension, self.limit?, self.window?))
+    }
+}
+
 impl Failure {
+    /// A call that brought no answer: connection refused, reset, broken or timed out.
+    pub fn unanswered(message: String) -> Self {
+        Self {
+            class: Class::Timeout,
+            wait: None,
+            limit: None,
+            code: None,
+            message,
+            request_id: None,
+            status: 0,
+            should_retry: None,
+        }
+    }
+
     /// Whether to send the request again: the class's answer, unless the provider objects by `x-should-retry`.
     ///
     /// `false` always holds. `true` is only believed where the class is a guess from the status: some send it along
@@ -71,10 +92,10 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.status < 400 {
-            f.write_str("stream error")?
-        } else {
-            write!(f, "{}", self.status)?
+        match self.status {
+            0 => f.write_str("no answer")?,
+            ..400 => f.write_str("stream error")?,
+            status => write!(f, "{status}")?,
         }
         if let Some(code) = &self.code {
             write!(f, " {code}")?;

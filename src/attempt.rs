@@ -1,0 +1,137 @@
+//! One attempt of a call, as the closure that makes it sees it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use http::HeaderMap;
+
+use crate::clock;
+use crate::cost::Usage;
+use crate::providers::{self, Failure, Observation, Provider};
+use crate::secret::Secret;
+
+/// Handed to the closure of [`Scheduler::submit`](crate::Scheduler::submit), once for each attempt: what to call with,
+/// and where to put what came back. Cheap to clone.
+///
+/// Handing over is optional. Without it the limits still hold, but what was reserved and not used is not given back,
+/// and a failed call is not repeated, since only status and body tell whether that can help. Closures that return a
+/// `reqwest::Response` need none of it: the response is read for them.
+///
+/// ```
+/// # async fn my_call() -> Result<(u16, http::HeaderMap, serde_json::Value), std::io::Error> {
+/// #     Ok((200, http::HeaderMap::new(), serde_json::json!({"usage": {"prompt_tokens": 9, "completion_tokens": 3}})))
+/// # }
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let scheduler = tollgate::Scheduler::builder().build()?;
+/// # let body = serde_json::json!({"model": "gpt-4o", "messages": [], "max_tokens": 8});
+/// let reply = scheduler
+///     .submit(tollgate::Request::chat(&body), |attempt| async move {
+///         let (status, headers, reply) = my_call().await?;
+///         attempt.answer(status, &headers);
+///         attempt.reply(&reply);
+///         Ok::<_, std::io::Error>(reply)
+///     })
+///     .await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Attempt(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    number: u32,
+    provider: Provider,
+    key: Option<Secret>,
+    base_url: Option<Arc<str>>,
+    /// A std mutex: held for a copy, never across an await.
+    facts: Mutex<Facts>,
+}
+
+/// What is known about an attempt's answer.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
+    pub(crate) status: Option<u16>,
+    pub(crate) answer: Observation,
+    pub(crate) error_body: Vec<u8>,
+    pub(crate) usage: Option<Usage>,
+}
+
+impl Attempt {
+    pub(crate) fn new(number: u32, provider: Provider, key: Option<Secret>, base_url: Option<Arc<str>>) -> Self {
+        Self(Arc::new(Inner { number, provider, key, base_url, facts: Mutex::default() }))
+    }
+
+    /// 1 for the first attempt.
+    pub fn number(&self) -> u32 {
+        self.0.number
+    }
+
+    /// The account's provider.
+    pub fn provider(&self) -> Provider {
+        self.0.provider
+    }
+
+    /// The API key whose turn it is, if the account has keys.
+    pub fn key(&self) -> Option<&Secret> {
+        self.0.key.as_ref()
+    }
+
+    /// Where the account's API is, `/v1` included, if that is known.
+    pub fn base_url(&self) -> Option<&str> {
+        self.0.base_url.as_deref()
+    }
+
+    /// Hands over status and headers of the answer, also of an error.
+    pub fn answer(&self, status: u16, headers: &HeaderMap) {
+        let answer = providers::observe(self.0.provider, headers, clock::wall());
+        let mut facts = self.lock();
+        facts.status = Some(status);
+        facts.answer = answer;
+    }
+
+    /// Hands over the body of an error answer, which tells a limit from an empty account.
+    pub fn error_body(&self, body: &[u8]) {
+        self.lock().error_body = body.to_vec();
+    }
+
+    /// Hands over what the call used.
+    pub fn usage(&self, usage: Usage) {
+        self.lock().usage = Some(usage);
+    }
+
+    /// Hands over the JSON of the answer, from which the usage is read.
+    pub fn reply(&self, reply: &serde_json::Value) {
+        if let Some(usage) = providers::usage_of(reply) {
+            self.usage(usage);
+        }
+    }
+
+    /// Hands over the status of an answer whose headers are gone.
+    #[cfg(feature = "client")]
+    pub(crate) fn status(&self, status: u16) {
+        self.lock().status.get_or_insert(status);
+    }
+
+    pub(crate) fn take_facts(&self) -> Facts {
+        std::mem::take(&mut *self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Facts> {
+        self.0.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the HTTP client says about a call that brought no answer.
+#[derive(Clone, Debug)]
+pub(crate) enum Transport {
+    /// Nothing reached the provider.
+    Unsent(String),
+    /// It was sent, and the answer got lost.
+    Lost(String),
+}
+
+impl Transport {
+    pub(crate) fn failure(&self) -> Failure {
+        let (Transport::Unsent(message) | Transport::Lost(message)) = self;
+        Failure::unanswered(message.clone())
+    }
+}

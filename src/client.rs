@@ -1,0 +1,202 @@
+//! The built-in client: chat, embeddings and responses of OpenAI-compatible APIs, by the scheduler's own attempts.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use serde::Serialize;
+use serde_json::Value;
+use thiserror::Error as ThisError;
+
+use crate::attempt::Attempt;
+use crate::config::{Config, ConfigError};
+use crate::cost::Usage;
+use crate::error::Error;
+use crate::providers::{Failure, Provider};
+use crate::request::Request;
+use crate::scheduler::{Answered, Ended, Scheduler};
+use crate::stream::ChatStream;
+
+/// Why a call of the built-in client failed.
+#[derive(Debug, ThisError)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// No answer came: the connection failed, broke or took too long.
+    #[error("no answer from the provider")]
+    Transport(#[source] reqwest::Error),
+    /// The provider answered with an error.
+    #[error("{0}")]
+    Status(Box<Failure>),
+    /// The answer is not JSON.
+    #[error("the provider's answer is not JSON")]
+    Json(#[source] serde_json::Error),
+}
+
+/// A provider's answer.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Reply {
+    /// The HTTP status; a success.
+    pub status: u16,
+    /// The body as it came.
+    pub body: Bytes,
+    /// What the call used, if the answer says so.
+    pub usage: Option<Usage>,
+    /// The provider's name for the call.
+    pub request_id: Option<String>,
+    /// Attempts it took.
+    pub attempts: u32,
+}
+
+impl Reply {
+    /// The body as JSON.
+    ///
+    /// # Errors
+    /// When it is not JSON.
+    pub fn json(&self) -> Result<Value, serde_json::Error> {
+        serde_json::from_slice(&self.body)
+    }
+
+    /// The text of a chat completion's first choice.
+    pub fn text(&self) -> Option<String> {
+        let body = self.json().ok()?;
+        Some(body.pointer("/choices/0/message/content")?.as_str()?.to_owned())
+    }
+}
+
+/// The HTTP client of a scheduler. HTTP/1.1 on purpose: over HTTP/2 a burst of requests shares one connection and waits
+/// there for its turn, so that requests reach the provider later than they were admitted.
+#[derive(Clone, Debug)]
+pub(crate) struct Http(reqwest::Client);
+
+impl Http {
+    pub(crate) fn new(config: &Config) -> Result<Self, ConfigError> {
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("tollgate/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(Duration::from_secs(10))
+            .timeout(config.timeout)
+            .tcp_nodelay(true)
+            .http1_only()
+            .redirect(reqwest::redirect::Policy::none());
+        let mut urls = config.accounts.iter().map(|account| account.base_url.as_deref());
+        if urls.all(|url| url.is_some_and(is_loopback)) {
+            builder = builder.no_proxy();
+        }
+        builder.build().map(Self).map_err(|error| ConfigError::Client(error.into()))
+    }
+
+    fn post(&self, attempt: &Attempt, path: &str, body: Bytes) -> reqwest::RequestBuilder {
+        let url = format!("{}{path}", attempt.base_url().unwrap_or_default());
+        let mut call = self.0.post(url).header(CONTENT_TYPE, "application/json").body(body);
+        if let Some(key) = attempt.key().map(|key| key.expose()) {
+            let (name, value) = match attempt.provider() {
+                Provider::Azure => ("api-key", key.to_owned()),
+                Provider::Anthropic => ("x-api-key", key.to_owned()),
+                _ => (AUTHORIZATION.as_str(), format!("Bearer {key}")),
+            };
+            if let Ok(mut value) = HeaderValue::try_from(value) {
+                value.set_sensitive(true);
+                call = call.header(name, value);
+            }
+        }
+        if attempt.provider() == Provider::Anthropic {
+            call = call.header("anthropic-version", "2023-06-01");
+        }
+        call
+    }
+}
+
+fn is_loopback(url: &str) -> bool {
+    let host = reqwest::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned));
+    host.is_some_and(|host| host == "localhost" || host == "[::1]" || host.starts_with("127."))
+}
+
+/// The built-in client (feature `client`).
+impl Scheduler {
+    /// A chat completion by the first account.
+    ///
+    /// ```no_run
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tollgate::{Account, Scheduler};
+    ///
+    /// let scheduler = Scheduler::builder().account(Account::openai().key_from_env("OPENAI_API_KEY").tier(1)).build()?;
+    /// let body = serde_json::json!({"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 64});
+    /// let reply = scheduler.chat(&body).await?;
+    /// println!("{}", reply.text().unwrap_or_default());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// When the request was not sent, or failed for good; see [`Error`].
+    ///
+    /// # Cancel safety
+    /// As [`Scheduler::submit`].
+    pub async fn chat<B: Serialize + ?Sized>(&self, body: &B) -> Result<Reply, Error<ClientError>> {
+        self.send(Request::chat(body), "/chat/completions", bytes_of(body)).await
+    }
+
+    /// Embeddings by the first account. Errors and cancel safety as [`Scheduler::chat`].
+    pub async fn embeddings<B: Serialize + ?Sized>(&self, body: &B) -> Result<Reply, Error<ClientError>> {
+        self.send(Request::embeddings(body), "/embeddings", bytes_of(body)).await
+    }
+
+    /// A call of the Responses API by the first account. Errors and cancel safety as [`Scheduler::chat`].
+    pub async fn responses<B: Serialize + ?Sized>(&self, body: &B) -> Result<Reply, Error<ClientError>> {
+        self.send(Request::responses(body), "/responses", bytes_of(body)).await
+    }
+
+    /// Sends `body` as it is to `path` below the account's base URL. The request says how large and how urgent it is; the
+    /// ways above are short for this one.
+    ///
+    /// Errors and cancel safety as [`Scheduler::chat`].
+    pub async fn send(
+        &self,
+        request: Request,
+        path: &str,
+        body: impl Into<Bytes>,
+    ) -> Result<Reply, Error<ClientError>> {
+        let answered = self.make(request, path, body.into()).await?;
+        let Answered { value, permit, facts, attempts } = answered;
+        permit.answered(facts.usage, &facts.answer);
+        let status = value.status().as_u16();
+        let transport = |error| Error::Call { error: ClientError::Transport(error), attempts, failure: None };
+        let body = value.bytes().await.map_err(transport)?;
+        Ok(Reply { status, body, usage: facts.usage, request_id: facts.answer.request_id, attempts })
+    }
+
+    /// A chat completion that arrives in pieces. `body` must say `"stream": true`; it is sent as it is.
+    ///
+    /// # Errors
+    /// As [`Scheduler::chat`], until the stream has begun.
+    ///
+    /// # Cancel safety
+    /// As [`Scheduler::submit`].
+    pub async fn chat_stream<B: Serialize + ?Sized>(&self, body: &B) -> Result<ChatStream, Error<ClientError>> {
+        let answered = self.make(Request::chat(body), "/chat/completions", bytes_of(body)).await?;
+        Ok(ChatStream::new(answered.value, answered.permit, answered.facts))
+    }
+
+    async fn make(
+        &self,
+        request: Request,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Answered<reqwest::Response>, Error<ClientError>> {
+        let call = |attempt: Attempt| self.http().post(&attempt, path, body.clone()).send();
+        match self.run(request, call).await {
+            Ended::Answered(answered) => Ok(answered),
+            Ended::ErrorAnswer { failure, attempts, .. } => {
+                Err(Error::Call { error: ClientError::Status(failure.clone()), attempts, failure: Some(failure) })
+            }
+            Ended::Failed(Error::Refused { reason, attempts, last }) => Err(Error::Refused { reason, attempts, last }),
+            Ended::Failed(Error::Call { error, attempts, failure }) => {
+                Err(Error::Call { error: ClientError::Transport(error.without_url()), attempts, failure })
+            }
+        }
+    }
+}
+
+/// What cannot be turned into JSON is refused before it is sent, by the request made from the same body.
+fn bytes_of<B: Serialize + ?Sized>(body: &B) -> Vec<u8> {
+    serde_json::to_vec(body).unwrap_or_default()
+}

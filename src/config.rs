@@ -1,0 +1,423 @@
+//! Settings: accounts with their keys, tiers and limits, and how the scheduler behaves.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::cost::Limit;
+use crate::engine::{RetryPolicy, Source, seconds};
+use crate::providers::{self, Provider};
+use crate::secret::Secret;
+
+/// Everything that can be set. All of it has a default; a configuration file names what differs.
+///
+/// ```
+/// let config = tollgate::Config::from_toml(r#"
+///     max_waiting = 10_000            # requests that may wait in one lane
+///     tenants = { search = 3 }        # three times the turns of the others
+///
+///     [[account]]
+///     provider = "openai"
+///     tier = 2
+///     keys = [{ env = "OPENAI_API_KEY" }]
+///
+///     [account.models."gpt-4o"]       # what the tier table does not know better
+///     tpm = 400_000
+///
+///     [account.pools]                 # models that share their limits
+///     flagship = ["gpt-5.5", "gpt-5.6-sol"]
+/// "#)?;
+/// assert_eq!(config.accounts[0].models["gpt-4o"].tpm, Some(400_000));
+/// # Ok::<(), tollgate::ConfigError>(())
+/// ```
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The accounts; the first one is used where a request names none. Default: one OpenAI account without key and limits.
+    #[serde(rename = "account")]
+    pub accounts: Vec<Account>,
+    /// How failed attempts are repeated.
+    pub retry: RetryPolicy,
+    /// Turns of tenants that differ from 1.
+    pub tenants: BTreeMap<String, u32>,
+    /// How many requests may wait in one lane. Default 1,000,000.
+    pub max_waiting: usize,
+    /// After what wait a request of low priority gets a turn before urgent ones. Default 60 s.
+    #[serde(with = "seconds")]
+    pub ageing: Duration,
+    /// What the provider's clock may differ from ours between two requests. Default 0.5 s: over loopback 50 ms was not
+    /// enough for 1,500 requests without a 429.
+    #[serde(with = "seconds")]
+    pub jitter_margin: Duration,
+    /// Output that is reserved for a request without a cap, per choice. Default 500 tokens.
+    pub predicted_output: u64,
+    /// How long the built-in client waits for one whole answer. Default 600 s.
+    #[serde(with = "seconds")]
+    pub timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            accounts: vec![Account::default()],
+            retry: RetryPolicy::default(),
+            tenants: BTreeMap::new(),
+            max_waiting: 1_000_000,
+            ageing: Duration::from_secs(60),
+            jitter_margin: Duration::from_millis(500),
+            predicted_output: 500,
+            timeout: Duration::from_secs(600),
+        }
+    }
+}
+
+impl Config {
+    /// Reads a configuration from TOML text.
+    ///
+    /// # Errors
+    /// When the text is not TOML or has unknown or unfitting fields; the error shows line and column.
+    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|source| ConfigError::Toml { file: None, source: Box::new(source) })
+    }
+
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// As [`Config::from_toml`], and when the file cannot be read.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        let path = path.as_ref();
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { file: path.to_owned(), source })?;
+        toml::from_str(&text)
+            .map_err(|source| ConfigError::Toml { file: Some(path.to_owned()), source: Box::new(source) })
+    }
+
+    /// Checks what types cannot: names are unique, tiers exist, limits are above zero.
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        let mut names = std::collections::HashSet::new();
+        for account in &self.accounts {
+            if !names.insert(account.name()) {
+                return Err(ConfigError::DuplicateAccount { name: account.name().to_owned() });
+            }
+            account.validate()?;
+        }
+        if self.accounts.is_empty() {
+            return Err(ConfigError::NoAccount);
+        }
+        if self.retry.max_attempts == 0 {
+            return Err(ConfigError::NoAttempts);
+        }
+        Ok(())
+    }
+}
+
+/// What a provider meters as one: an organisation or project. All its keys share its limits.
+///
+/// ```
+/// use tollgate::{Account, Limits};
+///
+/// let account = Account::openai()
+///     .key("sk-…")
+///     .tier(1)
+///     .model("gpt-4o", Limits { tpm: Some(60_000), ..Limits::default() });
+/// ```
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Account {
+    /// How requests name it. Default: the provider's name.
+    pub name: Option<String>,
+    /// Whose rules apply. Default OpenAI.
+    pub provider: Provider,
+    /// The tier whose numbers apply where nothing else is set; no tier: no limits but those set here.
+    pub tier: Option<Tier>,
+    /// The keys, used in turn.
+    pub keys: Vec<Key>,
+    /// Where the API is, `/v1` included. Default: the provider's.
+    pub base_url: Option<String>,
+    /// Limits of every model that has none of its own.
+    pub limits: Limits,
+    /// Limits by model, or by the name of a pool.
+    pub models: BTreeMap<String, Limits>,
+    /// Models that share their limits, under a name. Dated snapshots share those of their alias without being named.
+    pub pools: BTreeMap<String, Vec<String>>,
+}
+
+/// Limits by their short names; what is `None` is not limited here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Requests per minute.
+    pub rpm: Option<u64>,
+    /// Requests per day.
+    pub rpd: Option<u64>,
+    /// Tokens per minute.
+    pub tpm: Option<u64>,
+    /// Tokens per day.
+    pub tpd: Option<u64>,
+    /// Input tokens per minute.
+    pub itpm: Option<u64>,
+    /// Output tokens per minute.
+    pub otpm: Option<u64>,
+    /// Requests under way at once.
+    pub max_concurrent: Option<u32>,
+}
+
+impl Limits {
+    fn iter(&self) -> impl Iterator<Item = Limit> {
+        let Self { rpm, rpd, tpm, tpd, itpm, otpm, max_concurrent: _ } = *self;
+        [
+            rpm.map(Limit::rpm),
+            rpd.map(Limit::rpd),
+            tpm.map(Limit::tpm),
+            tpd.map(Limit::tpd),
+            itpm.map(Limit::itpm),
+            otpm.map(Limit::otpm),
+        ]
+        .into_iter()
+        .flatten()
+    }
+}
+
+/// The name of a tier, such as `tier2`, `free` or `scale`; a number in files and builders stands for `tier<number>`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(from = "TierForm")]
+pub struct Tier(String);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum TierForm {
+    Number(u32),
+    Name(String),
+}
+
+impl From<TierForm> for Tier {
+    fn from(form: TierForm) -> Self {
+        match form {
+            TierForm::Number(number) => number.into(),
+            TierForm::Name(name) => Self(name),
+        }
+    }
+}
+
+impl From<u32> for Tier {
+    fn from(number: u32) -> Self {
+        Self(format!("tier{number}"))
+    }
+}
+
+impl From<&str> for Tier {
+    fn from(name: &str) -> Self {
+        Self(name.to_owned())
+    }
+}
+
+/// Where an API key comes from.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Key {
+    /// An environment variable, read when the scheduler is built.
+    Env(String),
+    /// The key itself.
+    Value(Secret),
+}
+
+impl Account {
+    /// An account at `provider`, without key and limits.
+    pub fn new(provider: Provider) -> Self {
+        Self { provider, ..Self::default() }
+    }
+
+    /// An account at OpenAI, or at a server that speaks its API.
+    pub fn openai() -> Self {
+        Self::new(Provider::Openai)
+    }
+
+    /// How requests name it, see [`Request::account`](crate::Request::account).
+    #[must_use]
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Adds a key.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<Secret>) -> Self {
+        self.keys.push(Key::Value(key.into()));
+        self
+    }
+
+    /// Adds a key from an environment variable, which is read when the scheduler is built.
+    #[must_use]
+    pub fn key_from_env(mut self, variable: impl Into<String>) -> Self {
+        self.keys.push(Key::Env(variable.into()));
+        self
+    }
+
+    /// Takes the numbers of a tier from the embedded table, by its number or name.
+    #[must_use]
+    pub fn tier(mut self, tier: impl Into<Tier>) -> Self {
+        self.tier = Some(tier.into());
+        self
+    }
+
+    /// Where the API is, `/v1` included.
+    #[must_use]
+    pub fn base_url(mut self, url: impl Into<String>) -> Self {
+        self.base_url = Some(url.into());
+        self
+    }
+
+    /// Limits for every model that has none of its own.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Limits of one model or pool; they override the tier's one by one.
+    #[must_use]
+    pub fn model(mut self, model: impl Into<String>, limits: Limits) -> Self {
+        self.models.insert(model.into(), limits);
+        self
+    }
+
+    /// Models that share their limits.
+    #[must_use]
+    pub fn pool<S: Into<String>>(mut self, name: impl Into<String>, models: impl IntoIterator<Item = S>) -> Self {
+        self.pools.insert(name.into(), models.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// The name that requests use.
+    pub(crate) fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or(self.provider.name())
+    }
+
+    /// The pool that `model` belongs to.
+    pub(crate) fn pool_of<'a>(&'a self, model: &'a str) -> &'a str {
+        let named = self.pools.iter().find(|(_, models)| models.iter().any(|member| member == model));
+        named.map_or_else(|| providers::pool_of(self.provider, model), |(name, _)| name)
+    }
+
+    /// The limits of `model`: its own, then those of its pool, of the account, of the tier.
+    pub(crate) fn limits_of(&self, model: &str) -> Vec<(Limit, Source)> {
+        let mut found: Vec<(Limit, Source)> = Vec::new();
+        let mut add = |limit: Limit, source: Source| {
+            if !found.iter().any(|(known, _)| (known.dimension, known.window) == (limit.dimension, limit.window)) {
+                found.push((limit, source));
+            }
+        };
+        for limits in self.own_limits(model) {
+            limits.iter().for_each(|limit| add(limit, Source::Configured));
+        }
+        if let Some(Tier(tier)) = &self.tier
+            && let Some(row) = providers::lookup(self.provider, tier, model)
+        {
+            for limit in row.limits {
+                add(limit, Source::Tier { tier: tier.clone(), as_of: row.as_of.clone() });
+            }
+        }
+        found
+    }
+
+    /// The most requests of `model` under way at once.
+    pub(crate) fn max_concurrent(&self, model: &str) -> Option<u32> {
+        self.own_limits(model).find_map(|limits| limits.max_concurrent)
+    }
+
+    fn own_limits<'a>(&'a self, model: &'a str) -> impl Iterator<Item = &'a Limits> {
+        let named = [model, self.pool_of(model)];
+        named.into_iter().filter_map(|name| self.models.get(name)).chain([&self.limits])
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        if let Some(Tier(tier)) = &self.tier
+            && !providers::has_tier(self.provider, tier)
+        {
+            return Err(ConfigError::UnknownTier {
+                account: self.name().to_owned(),
+                tier: tier.clone(),
+                known: providers::tiers(self.provider).join(", "),
+            });
+        }
+        for (place, limits) in
+            self.models.iter().map(|(name, limits)| (name.as_str(), limits)).chain([("*", &self.limits)])
+        {
+            if let Some(limit) = limits.iter().find(|limit| limit.amount == 0) {
+                let limit = limit.name();
+                return Err(ConfigError::ZeroLimit { account: self.name().to_owned(), model: place.to_owned(), limit });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is wrong with a configuration.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}", file.display())]
+    Read {
+        /// Which file.
+        file: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The text is not what it should be; the source shows line, column and field.
+    #[error("cannot understand the configuration{}", file.as_ref().map(|file| format!(" {}", file.display())).unwrap_or_default())]
+    Toml {
+        /// Which file, if it was one.
+        file: Option<PathBuf>,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// The tier table has no such tier.
+    #[error("account {account}: the tier table has no tier {tier}; it knows {known}")]
+    UnknownTier {
+        /// Which account.
+        account: String,
+        /// What was asked for.
+        tier: String,
+        /// What there is.
+        known: String,
+    },
+    /// Two accounts have one name.
+    #[error("two accounts are called {name}; give one of them another `name`")]
+    DuplicateAccount {
+        /// The name.
+        name: String,
+    },
+    /// There is no account.
+    #[error("there is no account; add an [[account]]")]
+    NoAccount,
+    /// A limit of zero lets nothing pass.
+    #[error(
+        "account {account}, model {model}: {limit} is 0, which lets nothing pass; leave it out where there is no limit"
+    )]
+    ZeroLimit {
+        /// Which account.
+        account: String,
+        /// Which model; `*` for all.
+        model: String,
+        /// Which limit.
+        limit: String,
+    },
+    /// `max_attempts` of zero sends nothing.
+    #[error("retry.max_attempts is 0, which sends nothing; 1 means no retries")]
+    NoAttempts,
+    /// A key's environment variable is not set.
+    #[error("account {account}: the environment variable {variable} is not set; it should hold the API key")]
+    MissingKey {
+        /// Which account.
+        account: String,
+        /// Which variable.
+        variable: String,
+    },
+    /// The HTTP client cannot be set up.
+    #[error("cannot set up the HTTP client")]
+    Client(#[source] Box<dyn std::error::Error + Send + Sync>),
+}

@@ -1,0 +1,103 @@
+//! What can go wrong between `submit` and the answer.
+
+use thiserror::Error;
+
+use crate::engine::Refusal;
+use crate::providers::Failure;
+
+/// Why a request was not taken: nothing was sent and nothing spent.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum AcquireError {
+    /// The limits, the queue or the deadline do not allow it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// No account has the name that the request gives.
+    #[error("no account is called {name}; the scheduler knows {known}")]
+    UnknownAccount {
+        /// What the request said.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// The body names no model, so that its limits are unknown.
+    #[error("the request names no model; its limits depend on it")]
+    NoModel,
+    /// The body cannot be turned into JSON.
+    #[error("the request body is not JSON")]
+    Unreadable(#[source] std::sync::Arc<serde_json::Error>),
+    /// Counting the tokens of the body failed, which is a bug.
+    #[error("counting the request's tokens failed; please report this")]
+    Uncounted,
+}
+
+/// Why [`Scheduler::try_acquire`](crate::Scheduler::try_acquire) gave no permit.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum TryAcquireError {
+    /// It would have to wait.
+    #[error("the request would start in {:.1?}", forecast.starts_in)]
+    NotYet {
+        /// For how long, and what holds it.
+        forecast: crate::engine::Forecast,
+    },
+    /// Waiting would not help.
+    #[error(transparent)]
+    Never(#[from] AcquireError),
+}
+
+/// Why [`Scheduler::submit`](crate::Scheduler::submit) has no answer. `E` is the call's own error.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error<E> {
+    /// The request was not sent, or not sent again: the limits, the queue or the deadline did not allow it.
+    #[error("{}", not_sent(*attempts))]
+    Refused {
+        /// Why.
+        #[source]
+        reason: AcquireError,
+        /// Attempts made before; 0 when nothing was sent.
+        attempts: u32,
+        /// What the last of them met.
+        last: Option<Box<Failure>>,
+    },
+    /// The call failed for good.
+    #[error("the call failed{}", times(*attempts))]
+    Call {
+        /// The error of the last attempt.
+        #[source]
+        error: E,
+        /// Attempts made.
+        attempts: u32,
+        /// What the provider said, as far as it was handed over.
+        failure: Option<Box<Failure>>,
+    },
+}
+
+fn not_sent(attempts: u32) -> String {
+    match attempts {
+        0 => "the request was not sent".to_owned(),
+        _ => format!("the request was not sent again{}", times(attempts)),
+    }
+}
+
+fn times(attempts: u32) -> String {
+    if attempts > 1 { format!(" after {attempts} attempts") } else { String::new() }
+}
+
+impl<E> Error<E> {
+    /// Attempts made.
+    pub fn attempts(&self) -> u32 {
+        match self {
+            Error::Refused { attempts, .. } | Error::Call { attempts, .. } => *attempts,
+        }
+    }
+
+    /// What the provider said last, as far as it is known.
+    pub fn failure(&self) -> Option<&Failure> {
+        match self {
+            Error::Refused { last, .. } => last.as_deref(),
+            Error::Call { failure, .. } => failure.as_deref(),
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Reads what a call returned when that is a `reqwest::Response` or a `reqwest::Error`, and leaves every other type alone.
+//!
+//! Rust cannot overload `submit` for one concrete type among all others, so the type is asked for at run time; for other
+//! types the question is answered by the compiler and costs nothing.
+
+use std::any::Any;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use reqwest::{Body, Response, ResponseBuilderExt};
+
+use crate::attempt::{Attempt, Transport};
+use crate::providers;
+use crate::scheduler::Answered;
+use crate::stream::Tap;
+
+/// Takes status, headers, usage and error body from the result. A body that is not a stream of events is read whole, so
+/// that half a body is a failure that can be mended; the response comes back with the same content.
+pub(crate) async fn read<T: 'static, E: 'static>(
+    result: Result<T, E>,
+    attempt: &Attempt,
+) -> (Result<T, E>, Option<Transport>) {
+    match result {
+        Ok(value) => match cast::<T, Response>(value) {
+            Ok(response) => {
+                let (response, transport) = read_response(response, attempt).await;
+                (cast::<Response, T>(response).map_err(|_| unreachable!("the type was just asked for")), transport)
+            }
+            Err(value) => (Ok(value), None),
+        },
+        Err(error) => {
+            let transport = (&error as &dyn Any).downcast_ref::<reqwest::Error>().and_then(|error| {
+                if let Some(status) = error.status() {
+                    attempt.status(status.as_u16());
+                }
+                transport(error)
+            });
+            (Err(error), transport)
+        }
+    }
+}
+
+/// Closes the books of an answer. A stream of events keeps its permit, and closes them at its own end.
+pub(crate) fn settle<T: 'static>(answered: Answered<T>) -> T {
+    let Answered { value, permit, facts, .. } = answered;
+    match cast::<T, Response>(value) {
+        Ok(response) if is_events(&response) => {
+            let response = with_body(response, |response| Body::wrap_stream(Tap::new(response, permit, facts)));
+            cast::<Response, T>(response).unwrap_or_else(|_| unreachable!("the type was just asked for"))
+        }
+        Ok(response) => {
+            permit.answered(facts.usage, &facts.answer);
+            cast::<Response, T>(response).unwrap_or_else(|_| unreachable!("the type was just asked for"))
+        }
+        Err(value) => {
+            permit.answered(facts.usage, &facts.answer);
+            value
+        }
+    }
+}
+
+/// What a client error means for the books; `None` when the request could not even be built.
+pub(crate) fn transport(error: &reqwest::Error) -> Option<Transport> {
+    let message = chain(error);
+    if error.is_connect() {
+        Some(Transport::Unsent(message))
+    } else if error.is_builder() || error.is_status() {
+        None
+    } else {
+        Some(Transport::Lost(message))
+    }
+}
+
+/// Whether the response is a stream of server-sent events.
+pub(crate) fn is_events(response: &Response) -> bool {
+    let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    kind.is_some_and(|kind| kind.starts_with("text/event-stream"))
+}
+
+async fn read_response(mut response: Response, attempt: &Attempt) -> (Response, Option<Transport>) {
+    attempt.answer(response.status().as_u16(), response.headers());
+    if response.status().is_success() && is_events(&response) {
+        return (response, None);
+    }
+    let mut body = Vec::new();
+    let broken = loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => break None,
+            Err(error) => break Some(error),
+        }
+    };
+    if response.status().as_u16() >= 400 {
+        attempt.error_body(&body);
+    } else if let Some(usage) = providers::usage_in_bytes(&body) {
+        attempt.usage(usage);
+    }
+    let transport = broken.as_ref().and_then(transport);
+    let body = Bytes::from(body);
+    let body = match broken {
+        None => Body::from(body),
+        Some(error) => Body::wrap_stream(Pieces(vec![Err(error), Ok(body)])),
+    };
+    (with_body(response, |_| body), transport)
+}
+
+/// A body that is already here, last piece first.
+struct Pieces(Vec<Result<Bytes, reqwest::Error>>);
+
+impl futures_core::Stream for Pieces {
+    type Item = Result<Bytes, reqwest::Error>;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Self::Item>> {
+        std::task::Poll::Ready(self.0.pop())
+    }
+}
+
+/// `response` with the body that `body` makes of it.
+fn with_body(response: Response, body: impl FnOnce(Response) -> Body) -> Response {
+    let (status, version, url) = (response.status(), response.version(), response.url().clone());
+    let headers = response.headers().clone();
+    let mut new = http::Response::new(body(response));
+    (*new.status_mut(), *new.version_mut(), *new.headers_mut()) = (status, version, headers);
+    // The builder is the only way to hand the URL on, as an extension.
+    if let Ok(carrier) = http::Response::builder().url(url).body(()) {
+        *new.extensions_mut() = carrier.into_parts().0.extensions;
+    }
+    new.into()
+}
+
+/// `value` as a `B`, if `A` is `B`.
+fn cast<A: 'static, B: 'static>(value: A) -> Result<B, A> {
+    let mut slot = Some(value);
+    let same = (&mut slot as &mut dyn Any).downcast_mut::<Option<B>>().and_then(Option::take);
+    match (same, slot) {
+        (Some(value), _) => Ok(value),
+        (None, Some(value)) => Err(value),
+        (None, None) => unreachable!("the value is in one of the two"),
+    }
+}
+
+/// An error with its causes, without the URL, whose query may hold a key.
+fn chain(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    if let Some(url) = error.url() {
+        text = text.replace(url.as_str(), url.host_str().unwrap_or("the provider"));
+    }
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,308 @@
+//! One lane, shared: the machine behind its mutex, the requests that wait for it, and the task that wakes them.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, oneshot};
+
+use crate::clock;
+use crate::engine::{Ask, End, Forecast, Grant, Machine, Refusal, Submitted, Ticket, Wake};
+use crate::permit::Permit;
+use crate::providers::{Failure, LimitHit, Observation, Provider, Retry};
+
+/// What a waiting request is told. The permit is a guard: if nobody receives it, its drop gives everything back.
+type Answer = Result<Permit, Refusal>;
+
+/// One account × pool.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    pub(crate) account: usize,
+    pub(crate) pool: Box<str>,
+    pub(crate) provider: Provider,
+    /// A std mutex: it is held for microseconds and never across an await, and permits lock it when they drop.
+    state: Mutex<State>,
+    /// Something happened that may let a waiting request go.
+    changed: Notify,
+    /// Nothing waits and nothing is under way.
+    idle: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    machine: Machine<oneshot::Sender<Answer>>,
+    counters: Counters,
+    /// Whether a task serves those who wait.
+    driven: bool,
+    /// Where to start that task: the runtime of whoever began to wait last.
+    runtime: Option<Handle>,
+}
+
+/// What a lane has met; see [`LaneSnapshot`](crate::LaneSnapshot).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct Counters {
+    /// Attempts that repeated a failed one.
+    pub retries: u64,
+    /// Answers that refused for a limit (HTTP 429 or the like).
+    pub rate_limited: u64,
+    /// Other failed attempts.
+    pub failed: u64,
+}
+
+impl Lane {
+    pub(crate) fn new(
+        account: usize,
+        pool: &str,
+        provider: Provider,
+        machine: Machine<oneshot::Sender<Answer>>,
+    ) -> Self {
+        let state = State { machine, counters: Counters::default(), driven: false, runtime: None };
+        Self {
+            account,
+            pool: pool.into(),
+            provider,
+            state: Mutex::new(state),
+            changed: Notify::new(),
+            idle: Notify::new(),
+        }
+    }
+
+    /// No user code runs under the lock, so a poisoned one is as good as any.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at the machine, or changes what does not let anybody go.
+    pub(crate) fn with<R>(&self, look: impl FnOnce(&mut Machine<oneshot::Sender<Answer>>) -> R) -> R {
+        look(&mut self.lock().machine)
+    }
+
+    /// Changes the machine and lets those go who can go now.
+    pub(crate) fn change<R>(&self, change: impl FnOnce(&mut Machine<oneshot::Sender<Answer>>) -> R) -> R {
+        let mut state = self.lock();
+        let answer = change(&mut state.machine);
+        self.release(state);
+        answer
+    }
+
+    /// Unlocks and wakes whoever may care.
+    fn release(&self, state: MutexGuard<'_, State>) {
+        let (waiting, idle) = (state.machine.waiting(), state.machine.is_idle());
+        drop(state);
+        if waiting > 0 {
+            self.changed.notify_one();
+        }
+        if idle {
+            self.idle.notify_waiters();
+        }
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        self.lock().counters
+    }
+
+    /// Takes a place in the lane; an idle lane grants on the spot.
+    pub(crate) fn enqueue(self: &Arc<Self>, ask: Ask) -> Result<Waiter, Refusal> {
+        let now = clock::now();
+        let mut receiver = None;
+        let mut state = self.lock();
+        let submitted = state.machine.submit(
+            ask,
+            || {
+                let (sender, answer) = oneshot::channel();
+                receiver = Some(answer);
+                sender
+            },
+            now,
+        )?;
+        let waiting = match submitted {
+            Submitted::Granted(grant) => Waiting::Granted(Some(Permit::new(self.clone(), grant))),
+            Submitted::Queued(ticket) => Waiting::Queued(ticket, receiver.ok_or(Refusal::Closed)?),
+        };
+        let start = matches!(waiting, Waiting::Queued(..)) && !std::mem::replace(&mut state.driven, true);
+        if matches!(waiting, Waiting::Queued(..)) {
+            state.runtime = Some(Handle::current());
+        }
+        drop(state);
+        if start {
+            self.start_driver(&Handle::current());
+        }
+        Ok(Waiter { lane: self.clone(), waiting })
+    }
+
+    /// A permit if there is one now.
+    pub(crate) fn try_acquire(self: &Arc<Self>, ask: Ask) -> Result<Result<Permit, Forecast>, Refusal> {
+        let granted = self.with(|machine| machine.try_submit(ask, clock::now()))?;
+        Ok(granted.map(|grant| Permit::new(self.clone(), grant)))
+    }
+
+    /// Waits for a permit.
+    pub(crate) async fn acquire(self: &Arc<Self>, ask: Ask) -> Result<Permit, Refusal> {
+        self.enqueue(ask)?.await
+    }
+
+    /// Closes the books of a grant and, in the same step, takes what its failure says about the lane: whoever waits for
+    /// what it names waits as long as it asks, or for the given time where it names none.
+    pub(crate) fn conclude(&self, grant: Grant, end: End, answer: &Observation, failure: Option<(&Failure, Duration)>) {
+        let now = clock::now();
+        let charge = grant.charge;
+        let mut state = self.lock();
+        state.machine.finish(grant, end, &answer.readings, now);
+        if let Some((failure, default_wait)) = failure {
+            match failure.retry() {
+                Retry::AfterLimit => {
+                    state.counters.rate_limited += 1;
+                    let named = failure.limit.as_ref().and_then(LimitHit::as_limit);
+                    state.machine.block(named.as_ref(), &charge, failure.wait.unwrap_or(default_wait), now);
+                }
+                Retry::Backoff => {
+                    state.counters.failed += 1;
+                    if let Some(wait) = failure.wait {
+                        state.machine.pause(wait, now);
+                    }
+                }
+                Retry::Never if failure.status == 429 => state.counters.rate_limited += 1,
+                Retry::Never => state.counters.failed += 1,
+            }
+        }
+        self.release(state);
+    }
+
+    /// Counts a retry, if the lane's budget has one left. Waiting for a limit is no load and needs no budget.
+    pub(crate) fn may_retry(&self, retry: Retry) -> bool {
+        let mut state = self.lock();
+        let allowed = retry == Retry::AfterLimit || state.machine.budget.spend();
+        state.counters.retries += u64::from(allowed);
+        allowed
+    }
+
+    pub(crate) fn count_failure(&self) {
+        self.lock().counters.failed += 1;
+    }
+
+    /// Waits until nothing waits and nothing is under way.
+    pub(crate) async fn drained(&self) {
+        loop {
+            let idle = self.idle.notified();
+            tokio::pin!(idle);
+            idle.as_mut().enable();
+            if self.with(|machine| machine.is_idle()) {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    fn start_driver(self: &Arc<Self>, runtime: &Handle) {
+        let driver = Driver { lane: self.clone(), began: false };
+        runtime.spawn(driver.run());
+    }
+}
+
+/// The task that serves a lane while anybody waits in it.
+struct Driver {
+    lane: Arc<Lane>,
+    began: bool,
+}
+
+impl Driver {
+    async fn run(mut self) {
+        self.began = true;
+        let mut due = Vec::new();
+        loop {
+            let wake_at = {
+                let mut state = self.lane.lock();
+                let wake_at = state.machine.poll(clock::now(), &mut due);
+                if due.is_empty() && state.machine.waiting() == 0 {
+                    state.driven = false;
+                    break;
+                }
+                wake_at
+            };
+            // Outside the lock: a permit that nobody receives drops here and locks again.
+            let handed_out = !due.is_empty();
+            for wake in due.drain(..) {
+                let _ = match wake {
+                    Wake::Granted(grant, sender) => sender.send(Ok(Permit::new(self.lane.clone(), grant))),
+                    Wake::Refused(refusal, sender) => sender.send(Err(refusal)),
+                };
+            }
+            if handed_out {
+                continue;
+            }
+            match wake_at {
+                Some(at) => drop(tokio::time::timeout_at(at.into(), self.lane.changed.notified()).await),
+                None => self.lane.changed.notified().await,
+            }
+        }
+    }
+}
+
+impl Drop for Driver {
+    /// A runtime that shuts down takes its tasks with it; those who wait on another one are served from there.
+    fn drop(&mut self) {
+        let mut state = self.lane.lock();
+        if !state.driven || state.machine.waiting() == 0 {
+            return;
+        }
+        state.driven = self.began && state.runtime.is_some();
+        if let Some(runtime) = state.runtime.take().filter(|_| self.began) {
+            drop(state);
+            self.lane.start_driver(&runtime);
+        }
+    }
+}
+
+/// A request that has a place in its lane: await it for the permit, or ask what it waits for.
+///
+/// # Cancel safety
+/// Dropping it gives up the place. Nothing was spent.
+#[derive(Debug)]
+#[must_use = "dropping it gives up the place"]
+pub struct Waiter {
+    lane: Arc<Lane>,
+    waiting: Waiting,
+}
+
+#[derive(Debug)]
+enum Waiting {
+    Granted(Option<Permit>),
+    Queued(Ticket, oneshot::Receiver<Answer>),
+}
+
+impl Waiter {
+    /// When it is expected to start, how many go before it and which limit holds it; `None` when it may start already.
+    pub fn explain(&self) -> Option<Forecast> {
+        match &self.waiting {
+            Waiting::Granted(_) => None,
+            Waiting::Queued(ticket, _) => self.lane.with(|machine| machine.explain(ticket, clock::now())),
+        }
+    }
+}
+
+impl Future for Waiter {
+    type Output = Result<Permit, Refusal>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.waiting {
+            Waiting::Granted(permit) => Poll::Ready(permit.take().ok_or(Refusal::Closed)),
+            Waiting::Queued(_, receiver) => {
+                let answer = ready!(Pin::new(receiver).poll(context)).unwrap_or(Err(Refusal::Closed));
+                self.waiting = Waiting::Granted(None);
+                Poll::Ready(answer)
+            }
+        }
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        if let Waiting::Queued(ticket, _) = &self.waiting {
+            let sender = self.lane.change(|machine| machine.cancel(ticket));
+            drop(sender);
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! The right to send one attempt, and what its end means for the books.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+
+use crate::clock;
+use crate::cost::{Charge, Usage};
+use crate::engine::{End, Grant, Machine, Ticket};
+use crate::lane::Lane;
+use crate::providers::{self, Failure, Observation, Retry};
+
+/// The right to send one request now.
+///
+/// Its end decides what happens to what was taken for it:
+///
+/// | end | the books |
+/// |---|---|
+/// | dropped before [`sent`](Permit::sent) | everything is given back: nothing reached the provider |
+/// | dropped after it | the charge stands: the provider may have counted it |
+/// | [`settle`](Permit::settle) | corrected to the real usage, as far as the provider does the same |
+/// | [`failed`](Permit::failed) | as the provider's answer says |
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use tollgate::{Request, Scheduler, Usage};
+///
+/// let scheduler = Scheduler::builder().build()?;
+/// let mut permit = scheduler.acquire(Request::tokens("gpt-4o", 400, 64)).await?;
+/// permit.sent();
+/// // … call the provider, then say what it cost:
+/// permit.settle(Usage::new(390, 41));
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+#[must_use = "dropping it gives the right to send back"]
+pub struct Permit {
+    lane: Arc<Lane>,
+    /// `None` once the books are closed.
+    grant: Option<Grant>,
+    sent: bool,
+}
+
+impl Permit {
+    pub(crate) fn new(lane: Arc<Lane>, grant: Grant) -> Self {
+        Self { lane, grant: Some(grant), sent: false }
+    }
+
+    /// What was taken from the limits for it.
+    pub fn charge(&self) -> Charge {
+        self.grant.as_ref().map_or(Charge::default(), |grant| grant.charge)
+    }
+
+    /// Says that the request is on its way: from now on a drop counts as used. Call it before the first byte is sent.
+    pub fn sent(&mut self) {
+        self.sent = true;
+    }
+
+    /// Takes the rate-limit headers of an answer whose end is still to come, as a stream sends them at its beginning.
+    pub fn observe(&mut self, headers: &HeaderMap) {
+        self.read(&providers::observe(self.lane.provider, headers, clock::wall()));
+    }
+
+    pub(crate) fn read(&mut self, answer: &Observation) {
+        self.sent = true;
+        if let Some(grant) = &self.grant {
+            self.lane.change(|machine| {
+                machine.observe(grant, &answer.readings, clock::now());
+                machine.answered();
+            });
+        }
+    }
+
+    #[cfg(feature = "client")]
+    pub(crate) fn provider(&self) -> providers::Provider {
+        self.lane.provider
+    }
+
+    /// The request is done and used this much.
+    pub fn settle(self, usage: Usage) {
+        self.answered(Some(usage), &Observation::default());
+    }
+
+    /// The request failed with this answer: the lane waits as long as it asks. The failure says what it means and
+    /// whether trying again can help.
+    pub fn failed(self, status: u16, headers: &HeaderMap, body: &[u8]) -> Failure {
+        let seen = providers::observe(self.lane.provider, headers, clock::wall());
+        let failure = providers::classify(self.lane.provider, status, &seen, body);
+        self.failed_as(&failure, &seen, DEFAULT_WAIT);
+        failure
+    }
+
+    pub(crate) fn ticket(&self) -> Option<Ticket> {
+        self.grant.as_ref().map(|grant| grant.ticket().clone())
+    }
+
+    /// The provider answered well; without usage the charge stands.
+    pub(crate) fn answered(mut self, usage: Option<Usage>, answer: &Observation) {
+        let charge = self.charge();
+        let used = match (usage, answer.query_cost) {
+            (_, Some(tokens)) => Some(Charge { tokens, ..charge }),
+            (Some(usage), None) => Some(providers::at_completion(self.lane.provider, &charge, &usage)),
+            (None, None) => None,
+        };
+        self.finish(used.map_or(End::Unknown, End::Used), answer, None);
+        self.lane.change(Machine::answered);
+    }
+
+    /// The provider answered with an error, or not at all. `default_wait` is how long a refused lane waits if the answer
+    /// names no time.
+    pub(crate) fn failed_as(mut self, failure: &Failure, answer: &Observation, default_wait: Duration) {
+        let refused = failure.retry() == Retry::AfterLimit || failure.status == 429;
+        self.finish(if refused { End::Refused } else { End::Unknown }, answer, Some((failure, default_wait)));
+        if (100..500).contains(&failure.status) {
+            self.lane.change(Machine::answered);
+        }
+    }
+
+    /// Nothing reached the provider.
+    pub(crate) fn unsent(mut self) {
+        self.finish(End::Unsent, &Observation::default(), None);
+    }
+
+    fn finish(&mut self, end: End, answer: &Observation, failure: Option<(&Failure, Duration)>) {
+        if let Some(grant) = self.grant.take() {
+            self.lane.conclude(grant, end, answer, failure);
+        }
+    }
+}
+
+/// How long a lane waits after a refusal that does not say.
+pub(crate) const DEFAULT_WAIT: Duration = Duration::from_secs(1);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let end = if self.sent { End::Unknown } else { End::Unsent };
+        self.finish(end, &Observation::default(), None);
+    }
+}

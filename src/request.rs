@@ -1,0 +1,129 @@
+//! What the scheduler is told about a request: its cost, and how it wants to wait.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::cost::Estimate;
+use crate::engine::{Priority, Tenant};
+use crate::tokens::Prompt;
+
+/// A request to be scheduled: which model, how large, how urgent. It describes the call and does not change it.
+///
+/// ```
+/// use std::time::Duration;
+/// use tollgate::{Priority, Request};
+///
+/// let body = serde_json::json!({"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 64});
+/// let request = Request::chat(&body).tenant("search").priority(Priority::High).max_wait(Duration::from_secs(30));
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Request {
+    pub(crate) model: Cow<'static, str>,
+    pub(crate) size: Size,
+    pub(crate) account: Option<Arc<str>>,
+    pub(crate) tenant: Tenant,
+    pub(crate) priority: Priority,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) max_wait: Option<Duration>,
+}
+
+/// How large a request is.
+#[derive(Clone, Debug)]
+pub(crate) enum Size {
+    Known(Estimate),
+    /// Texts that are still to be counted.
+    Prompt(Arc<Prompt>),
+    /// The body could not be turned into JSON.
+    Unreadable(Arc<serde_json::Error>),
+}
+
+impl Request {
+    /// A request for `model` whose cost is known.
+    pub fn new(model: impl Into<Cow<'static, str>>, estimate: Estimate) -> Self {
+        Self {
+            model: model.into(),
+            size: Size::Known(estimate),
+            account: None,
+            tenant: Tenant::default(),
+            priority: Priority::default(),
+            deadline: None,
+            max_wait: None,
+        }
+    }
+
+    /// A request of `input` tokens that is answered with at most `output` tokens.
+    pub fn tokens(model: impl Into<Cow<'static, str>>, input: u64, output: u64) -> Self {
+        Self::new(model, Estimate::tokens(input, output))
+    }
+
+    /// A chat completion. `body` is what will be sent: JSON, or any type that serialises to it.
+    pub fn chat<B: Serialize + ?Sized>(body: &B) -> Self {
+        Self::of(body, Prompt::chat)
+    }
+
+    /// An embeddings request.
+    pub fn embeddings<B: Serialize + ?Sized>(body: &B) -> Self {
+        Self::of(body, Prompt::embeddings)
+    }
+
+    /// A request to the Responses API.
+    pub fn responses<B: Serialize + ?Sized>(body: &B) -> Self {
+        Self::of(body, Prompt::responses)
+    }
+
+    /// A request whose kind is told by the path it is sent to, e.g. `/v1/embeddings`.
+    pub fn for_path<B: Serialize + ?Sized>(path: &str, body: &B) -> Self {
+        Self::of(body, |body| Prompt::for_path(path, body))
+    }
+
+    fn of<B: Serialize + ?Sized>(body: &B, read: impl FnOnce(&Value) -> Prompt) -> Self {
+        match serde_json::to_value(body) {
+            Ok(body) => {
+                let prompt = read(&body);
+                let mut request = Self::new(prompt.model().to_owned(), Estimate::default());
+                request.size = Size::Prompt(Arc::new(prompt));
+                request
+            }
+            Err(error) => {
+                let mut request = Self::new("", Estimate::default());
+                request.size = Size::Unreadable(Arc::new(error));
+                request
+            }
+        }
+    }
+
+    /// Sends it by the account of this name. Default: the first one.
+    pub fn account(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.account = Some(name.into());
+        self
+    }
+
+    /// In whose name it waits. Tenants take turns, weighted by tokens.
+    pub fn tenant(mut self, name: impl Into<Tenant>) -> Self {
+        self.tenant = name.into();
+        self
+    }
+
+    /// How urgent it is.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// When it must have started. One that cannot is refused when it is submitted.
+    pub fn deadline(mut self, deadline: Instant) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// How long it may wait for its start, over all attempts. One that would wait longer is refused when it is submitted.
+    pub fn max_wait(mut self, wait: Duration) -> Self {
+        self.max_wait = Some(wait);
+        self
+    }
+}
