@@ -172,7 +172,7 @@ impl Scheduler {
     /// # Cancel safety
     /// As [`Scheduler::submit`].
     pub async fn chat_stream<B: Serialize + ?Sized>(&self, body: &B) -> Result<ChatStream, Error<ClientError>> {
-        let answered = self.make(Request::chat(body), "/chat/completions", bytes_of(body)).await?;
+        let answered = self.make(Request::chat(body), "/chat/completions", bytes_of(body).into()).await?;
         Ok(ChatStream::new(answered.value, answered.permit, answered.facts))
     }
 

@@ -100,7 +100,11 @@ impl Permit {
         let charge = self.charge();
         let used = match (usage, answer.query_cost) {
             (_, Some(tokens)) => Some(Charge { tokens, ..charge }),
-            (Some(usage), None) => Some(providers::at_completion(self.lane.provider, &charge, &usage)),
+            (Some(usage), None) => Some(
+                // Where the provider does not correct its count, the gates give nothing back either (`Settlement::Never`).
+                providers::at_completion(self.lane.provider, &charge, &usage)
+                    .unwrap_or(Charge::tokens(usage.input_tokens, usage.output_tokens)),
+            ),
             (None, None) => None,
         };
         self.finish(used.map_or(End::Unknown, End::Used), answer, None);

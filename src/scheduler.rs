@@ -235,7 +235,7 @@ impl Scheduler {
         let account = self.account_of(&request)?;
         let estimate = estimate_here(&request)?;
         let (lane, ask) = self.ask(account, &request, &estimate)?;
-        lane.try_acquire(ask)?.map_err(|forecast| TryAcquireError::NotYet { forecast })
+        lane.try_acquire(ask).map_err(AcquireError::from)?.map_err(|forecast| TryAcquireError::NotYet { forecast })
     }
 
     /// What would happen to a request that came now: when it would start, after how many others, held by which limit.
