@@ -94,7 +94,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.status {
             0 => f.write_str("no answer")?,
-            ..400 => f.write_str("stream error")?,
+            1..400 => f.write_str("stream error")?,
             status => write!(f, "{status}")?,
         }
         if let Some(code) = &self.code {

@@ -1,0 +1,78 @@
+//! Whatever becomes of a request, the books balance.
+
+use std::time::Duration;
+
+use tollgate::{Account, Limits, Request, Scheduler, Usage};
+
+fn scheduler(rpm: u64, tpm: u64) -> Scheduler {
+    let limits = Limits { rpm: Some(rpm), tpm: Some(tpm), ..Limits::default() };
+    Scheduler::builder().account(Account::openai().limits(limits)).build().unwrap()
+}
+
+/// What is left of RPM and TPM.
+fn left(scheduler: &Scheduler) -> [i64; 2] {
+    let lane = &scheduler.snapshot().lanes[0];
+    [lane.status.gates[0].left, lane.status.gates[1].left]
+}
+
+fn request(tokens: u64) -> Request {
+    Request::tokens("gpt-4o", tokens, 0)
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropped_before_it_was_sent_gives_everything_back() {
+    let scheduler = scheduler(60, 6_000);
+    drop(scheduler.acquire(request(500)).await.unwrap());
+    assert_eq!(left(&scheduler), [60, 6_000]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropped_after_it_was_sent_counts_as_used() {
+    let scheduler = scheduler(60, 6_000);
+    let mut permit = scheduler.acquire(request(500)).await.unwrap();
+    permit.sent();
+    drop(permit);
+    assert_eq!(left(&scheduler), [59, 5_500]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_used_than_charged_is_debt() {
+    let scheduler = scheduler(60, 6_000);
+    let mut permit = scheduler.acquire(request(5_000)).await.unwrap();
+    permit.sent();
+    permit.settle(Usage::new(5_000, 4_000));
+    assert_eq!(left(&scheduler), [59, -3_000]);
+    let start = tokio::time::Instant::now();
+    scheduler.acquire(request(1_000)).await.unwrap().settle(Usage::new(1_000, 0));
+    assert_eq!(start.elapsed(), Duration::from_millis(40_500), "until the debt is worked off, and the margin");
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropped_while_queued_leaves_no_trace() {
+    let scheduler = scheduler(60, 6_000);
+    let mut first = scheduler.acquire(request(5_000)).await.unwrap();
+    first.sent();
+    let mut queued = Box::pin(scheduler.acquire(request(3_000)));
+    assert!(tokio::time::timeout(Duration::from_millis(1), &mut queued).await.is_err());
+    assert_eq!(scheduler.snapshot().lanes[0].status.waiting, 1);
+    drop(queued);
+    assert_eq!(scheduler.snapshot().lanes[0].status.waiting, 0);
+    assert_eq!(left(&scheduler)[1], 1_000);
+    // The place is free for somebody smaller.
+    first.settle(Usage::new(5_000, 0));
+    assert!(scheduler.try_acquire(request(500)).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_the_closure_counts_as_sent_and_leaves_the_scheduler_usable() {
+    let scheduler = scheduler(60, 6_000);
+    let clone = scheduler.clone();
+    let call = tokio::spawn(async move {
+        let call = |_| async { if true { panic!("the user's bug") } else { Ok::<(), std::io::Error>(()) } };
+        clone.submit(request(500), call).await
+    });
+    assert!(call.await.unwrap_err().is_panic());
+    assert_eq!(left(&scheduler), [59, 5_500]);
+    assert_eq!(scheduler.snapshot().lanes[0].status.in_flight, 0);
+    assert!(scheduler.submit(request(1), |_| async { Ok::<_, std::io::Error>(()) }).await.is_ok());
+}
