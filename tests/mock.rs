@@ -138,15 +138,21 @@ impl Client {
     fn chunks(&mut self) -> Result<Vec<u8>, String> {
         let mut body = Vec::new();
         loop {
-            let end = self.line_end("\r\n")?;
-            let size = String::from_utf8(self.take(end)?).unwrap();
-            let size = usize::from_str_radix(size.trim(), 16).unwrap();
-            let chunk = self.take(size + 2)?;
-            body.extend_from_slice(&chunk[..size]);
-            if size == 0 {
+            let chunk = self.chunk()?;
+            if chunk.is_empty() {
                 return Ok(body);
             }
+            body.extend(chunk);
         }
+    }
+
+    fn chunk(&mut self) -> Result<Vec<u8>, String> {
+        let end = self.line_end("\r\n")?;
+        let size = String::from_utf8(self.take(end)?).unwrap();
+        let size = usize::from_str_radix(size.trim(), 16).unwrap();
+        let mut chunk = self.take(size + 2)?;
+        chunk.truncate(size);
+        Ok(chunk)
     }
 
     /// Where the text up to and with `mark` ends.
@@ -529,6 +535,36 @@ fn a_hanging_request_is_abandoned_when_its_client_leaves() {
     drop(client);
     let stats = wait_for(&server, |stats| stats.in_flight == 0);
     assert_eq!(stats.abandoned, 1);
+}
+
+#[test]
+fn a_stream_whose_client_leaves_is_abandoned_and_stays_charged() {
+    let limits = MockLimits { tpd: Some(100_000), ..MockLimits::default() };
+    let latency = Latency { per_output_token: Duration::from_millis(5), ..Latency::default() };
+    let server = Server::start(MockConfig { limits, latency, ..MockConfig::default() });
+    let mut body = chat(4, 1_000);
+    body["stream"] = json!(true);
+    let mut client = server.client();
+    client.send("POST", "/v1/chat/completions", Some(&format!("Bearer {KEY}")), &body.to_string());
+    assert!(client.head().unwrap().starts_with("HTTP/1.1 200"));
+    client.chunk().unwrap();
+    drop(client);
+    let stats = wait_for(&server, |stats| stats.in_flight == 0);
+    assert_eq!((stats.abandoned, stats.answered), (1, 0));
+    assert_eq!(server.chat(chat(4, 98_998)).status, 429, "1,003 are still charged");
+}
+
+#[test]
+fn a_spurious_refusal_takes_a_request_only_where_refusals_count() {
+    for (refusals_count, remaining) in [(false, "9"), (true, "8")] {
+        let limits = MockLimits { rpm: Some(10), ..MockLimits::default() };
+        let faults = Faults { error_429: 0.5, ..Faults::default() };
+        // With this seed the first request is refused by chance, and the second is not.
+        let server = Server::start(MockConfig { limits, faults, refusals_count, seed: 0, ..MockConfig::default() });
+        let replies = [server.chat(chat(4, 4)), server.chat(chat(4, 4))];
+        assert_eq!(replies.each_ref().map(|reply| reply.status), [429, 200]);
+        assert_eq!(replies[1].header("x-ratelimit-remaining-requests"), Some(remaining));
+    }
 }
 
 #[test]

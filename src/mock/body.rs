@@ -39,7 +39,7 @@ impl Body {
         Body::Paced(Box::new(Paced { pieces, left: None, gap, sleep: None, end: Some((job, input, output)) }))
     }
 
-    /// A body of announced length that trickles over `time`; the job has ended before, or ends with it.
+    /// A body of announced length that trickles over `time`. Its job has ended: the answer was ready, the line is slow.
     pub(crate) fn slow(bytes: Bytes, time: Duration) -> Self {
         const PIECES: usize = 16;
         let size = bytes.len().div_ceil(PIECES).max(1);

@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_wait_is_told_and_never_beats_them_all() {
+    fn the_longest_wait_is_told_and_too_large_before_any_wait() {
         let both = MockLimits { rpm: Some(1), tpm: Some(100), ..MockLimits::default() };
         let (mut ledger, page) = ledger(both);
         ledger.admit(page, START, 50).unwrap();

@@ -22,7 +22,7 @@ pub struct Stats {
     pub requests: u64,
     /// Requests that the limits let in, whatever became of them.
     pub admitted: u64,
-    /// Requests answered with 200 to the end.
+    /// Requests answered with 200; a stream counts when its last event goes out.
     pub answered: u64,
     /// Requests refused with 429 by a limit.
     pub refused: Refused,
@@ -48,7 +48,8 @@ pub struct Stats {
     pub largest_in_flight: u64,
     /// The most requests admitted in any 60 seconds, over all keys and models.
     pub busiest_minute_requests: u64,
-    /// The most tokens charged at admission in any 60 seconds, over all keys and models.
+    /// The most tokens charged at admission in any 60 seconds, over all keys and models. One that starts with a full
+    /// bucket may hold nearly twice the limit without a refusal.
     pub busiest_minute_tokens: u64,
     /// When the first request was admitted, in seconds since the start.
     pub first_admission: Option<f64>,
