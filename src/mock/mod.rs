@@ -1,1 +1,47 @@
-//! A provider to test against.
+//! A provider to test against: an OpenAI-compatible HTTP/1.1 server that enforces limits per API key as OpenAI does.
+//!
+//! ```
+//! # async fn example() -> std::io::Result<()> {
+//! use tollgate::mock::{Mock, MockConfig, MockLimits};
+//!
+//! let limits = MockLimits { rpm: Some(500), tpm: Some(200_000), ..MockLimits::default() };
+//! let mock = Mock::start(MockConfig { limits, ..MockConfig::default() }).await?;
+//! println!("export OPENAI_BASE_URL={}", mock.url());
+//! let stats = mock.shutdown().await;
+//! assert_eq!(stats.refused.total(), 0);
+//! # Ok(())
+//! # }
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(example()).unwrap();
+//! ```
+//!
+//! What it does as the real one: charges tokens at admission by a rule ([`ChargeRule`]), refuses with OpenAI's texts
+//! and wait hints, tells its books in the `x-ratelimit-*` headers, settles to the real usage, and streams. What it adds:
+//! seeded latency, lengths and [`Faults`], and its own view of what happened ([`Stats`], also at `GET /stats`).
+//!
+//! # The books are kept independently
+//!
+//! Nothing in this folder uses the scheduler's arithmetic. The mock keeps a plain level per limit that leaks at
+//! limit ÷ window, in exact integers; if the scheduler computes a limit wrongly, the mock cannot make the same mistake.
+//!
+//! # Limits of the imitation
+//!
+//! * Tokens are counted as characters ÷ 4 plus a little per message; there is no vocabulary here.
+//! * An API key stands for an account: two keys never share a limit.
+//! * Answers are plain words. There are no tools, no structured outputs, no files, no audio.
+
+mod answer;
+mod ask;
+mod body;
+mod clock;
+mod config;
+mod gate;
+mod headers;
+mod ledger;
+mod luck;
+mod refuse;
+mod server;
+mod stats;
+
+pub use config::{ChargeRule, Faults, Latency, MockConfig, MockLimits, OutputModel};
+pub use server::Mock;
+pub use stats::{FaultCounts, Refused, Stats};

@@ -1,0 +1,273 @@
+//! Settings of the mock, plain and serialisable.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// How the mock behaves. The default has no limits, no latency and no faults, and accepts any key.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MockConfig {
+    /// Where to listen. Default: `127.0.0.1:0`, a free port on the loopback interface.
+    pub listen: SocketAddr,
+    /// The limits of every API key and model pool. Default: none.
+    pub limits: MockLimits,
+    /// What a request is charged at admission. Default: input plus output cap.
+    pub charge: ChargeRule,
+    /// The output tokens that a request without an output cap is charged for, per choice. Default: 217, which OpenAI
+    /// was seen to predict for gpt-5-nano.
+    pub predicted_output: u64,
+    /// Whether the charged tokens are corrected to `usage.total_tokens` when the answer is complete. Default: true.
+    pub settle: bool,
+    /// Whether a request refused with 429 still takes one request from RPM. Default: false.
+    ///
+    /// Both exist: OpenAI's guide says that failed requests count, while the waits printed in its 429s are exactly those
+    /// of a bucket that refusals do not touch.
+    pub refusals_count: bool,
+    /// How long answers take. Default: no time at all.
+    pub latency: Latency,
+    /// Seed of lengths, jitter and faults. What happens to a request depends only on the seed and on how many requests
+    /// arrived before it. Default: 0.
+    pub seed: u64,
+    /// What goes wrong, and how often. Default: nothing.
+    pub faults: Faults,
+    /// The API keys that are accepted; `None` accepts every non-empty one. Never serialised and never in `Debug`: people
+    /// put real keys here. Default: `None`.
+    #[serde(skip_serializing)]
+    pub keys: Option<Vec<String>>,
+    /// How long answers are. Default: see [`OutputModel`].
+    pub output: OutputModel,
+    /// Whether answers carry `x-ratelimit-*` headers. Default: true.
+    pub headers: bool,
+}
+
+impl Default for MockConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            limits: MockLimits::default(),
+            charge: ChargeRule::default(),
+            predicted_output: 217,
+            settle: true,
+            refusals_count: false,
+            latency: Latency::default(),
+            seed: 0,
+            faults: Faults::default(),
+            keys: None,
+            output: OutputModel::default(),
+            headers: true,
+        }
+    }
+}
+
+impl fmt::Debug for MockConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            listen,
+            limits,
+            charge,
+            predicted_output,
+            settle,
+            refusals_count,
+            latency,
+            seed,
+            faults,
+            keys,
+            output,
+            headers,
+        } = self;
+        f.debug_struct("MockConfig")
+            .field("listen", listen)
+            .field("limits", limits)
+            .field("charge", charge)
+            .field("predicted_output", predicted_output)
+            .field("settle", settle)
+            .field("refusals_count", refusals_count)
+            .field("latency", latency)
+            .field("seed", seed)
+            .field("faults", faults)
+            .field("keys", &keys.as_ref().map(|keys| format!("{} keys", keys.len())))
+            .field("output", output)
+            .field("headers", headers)
+            .finish()
+    }
+}
+
+impl MockConfig {
+    /// What is wrong with these settings, if anything.
+    pub(crate) fn problem(&self) -> Option<String> {
+        let Faults { error_503, error_500, error_429, reset, hang, slow_body, slow_body_for: _ } = self.faults;
+        let chances = [error_503, error_500, error_429, reset, hang, slow_body];
+        if chances.iter().any(|chance| !(0.0..=1.0).contains(chance)) || chances.iter().sum::<f64>() > 1.0 + 1e-9 {
+            return Some("faults must be probabilities from 0 to 1 whose sum is at most 1".into());
+        }
+        if !(0.0..=1.0).contains(&self.latency.jitter) {
+            return Some("latency.jitter must be from 0 to 1".into());
+        }
+        let OutputModel { least, most, mean_without_cap: _ } = self.output;
+        if !(0.0..=1.0).contains(&least) || !(0.0..=1.0).contains(&most) || least > most {
+            return Some("output.least and output.most must be from 0 to 1, in this order".into());
+        }
+        None
+    }
+}
+
+/// Limits of one API key and model pool. Dated snapshots (`gpt-4o-2024-08-06`) share a pool with their alias.
+///
+/// Each refills continuously: capacity = limit, `limit / window` per second, as OpenAI enforces it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MockLimits {
+    /// Requests per minute; `None` is no limit.
+    pub rpm: Option<u64>,
+    /// Requests per day; `None` is no limit.
+    pub rpd: Option<u64>,
+    /// Tokens per minute; `None` is no limit.
+    pub tpm: Option<u64>,
+    /// Tokens per day; `None` is no limit.
+    pub tpd: Option<u64>,
+}
+
+/// What tokens a request is charged at admission. The output cap is `max_completion_tokens`, `max_tokens` or
+/// `max_output_tokens`; without one it is [`MockConfig::predicted_output`]. Embeddings are charged for their input alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ChargeRule {
+    /// The estimated input plus choices × output cap: what the recorded exchanges show.
+    #[default]
+    InputPlusCap,
+    /// The larger of the estimated input and choices × output cap: what OpenAI's rate-limit guide says.
+    MaxOfInputAndCap,
+}
+
+/// How long answers take. Durations are seconds when serialised.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Latency {
+    /// Until the first token. Default: zero.
+    #[serde(with = "seconds")]
+    pub base: Duration,
+    /// For each output token after that. Default: zero.
+    #[serde(with = "seconds")]
+    pub per_output_token: Duration,
+    /// Both are multiplied by one number per request, drawn evenly from `1 - jitter ..= 1 + jitter`. Default: 0.
+    pub jitter: f64,
+}
+
+impl Latency {
+    /// About this long for every answer, whatever its length: give or take a quarter.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tollgate::mock::Latency;
+    /// assert_eq!(Latency::about(Duration::from_millis(800)).jitter, 0.25);
+    /// ```
+    pub const fn about(total: Duration) -> Self {
+        Self { base: total, per_output_token: Duration::ZERO, jitter: 0.25 }
+    }
+}
+
+/// How many tokens an answer has, per choice.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OutputModel {
+    /// With an output cap: at least this part of it. Default: 0.3.
+    pub least: f64,
+    /// With an output cap: at most this part of it. Default: 1.
+    pub most: f64,
+    /// Without an output cap: the mean of a skewed (log-normal) distribution. Default: 300.
+    pub mean_without_cap: u64,
+}
+
+impl Default for OutputModel {
+    fn default() -> Self {
+        Self { least: 0.3, most: 1.0, mean_without_cap: 300 }
+    }
+}
+
+/// Probabilities, from 0 to 1, of what may go wrong with a request that the limits admit; at most one thing happens to
+/// each. All default to 0.
+///
+/// A failed request still takes one request from the limits. Its tokens are given back when the mock answers with an
+/// error and [`MockConfig::settle`] is set; they stay charged where no answer comes (`reset`, `hang`).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Faults {
+    /// 503 `server_is_overloaded` with `retry-after: 1`.
+    pub error_503: f64,
+    /// 500 `server_error`.
+    pub error_500: f64,
+    /// 429 `rate_limit_exceeded` although the limits have room. Takes nothing, unless
+    /// [`MockConfig::refusals_count`] is set.
+    pub error_429: f64,
+    /// The connection is closed without a response.
+    pub reset: f64,
+    /// No response ever comes, and the connection stays open.
+    pub hang: f64,
+    /// The headers come at once, the body trickles over [`slow_body_for`](Self::slow_body_for).
+    pub slow_body: f64,
+    /// How long a slow body takes; seconds when serialised. Default: 5 s.
+    #[serde(with = "seconds")]
+    pub slow_body_for: Duration,
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self {
+            error_503: 0.0,
+            error_500: 0.0,
+            error_429: 0.0,
+            reset: 0.0,
+            hang: 0.0,
+            slow_body: 0.0,
+            slow_body_for: Duration::from_secs(5),
+        }
+    }
+}
+
+/// `Duration` as a number of seconds, since `{ secs, nanos }` is no way to write 0.8 s in a configuration file.
+mod seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(value.as_secs_f64())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        Duration::try_from_secs_f64(f64::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_config_survives_json_except_for_its_keys() {
+        let config = MockConfig {
+            limits: MockLimits { rpm: Some(3), ..MockLimits::default() },
+            latency: Latency::about(Duration::from_millis(800)),
+            keys: Some(vec!["sk-secret".into()]),
+            ..MockConfig::default()
+        };
+        let json = serde_json::to_string(&config).unwrap();
+        assert!(json.contains("0.8") && !json.contains("sk-secret"), "{json}");
+        let back: MockConfig = serde_json::from_str(&json).unwrap();
+        assert_eq!(back, MockConfig { keys: None, ..config.clone() });
+        assert!(!format!("{config:?}").contains("sk-secret"));
+    }
+
+    #[test]
+    fn nonsense_is_named() {
+        assert_eq!(MockConfig::default().problem(), None);
+        let faults = Faults { hang: 0.6, reset: 0.6, ..Faults::default() };
+        assert!(MockConfig { faults, ..MockConfig::default() }.problem().is_some());
+        let latency = Latency { jitter: f64::NAN, ..Latency::default() };
+        assert!(MockConfig { latency, ..MockConfig::default() }.problem().is_some());
+    }
+}

@@ -1,0 +1,153 @@
+//! What all connections share: the settings, the books and the counts.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::clock::Clock;
+use super::config::{MockConfig, MockLimits};
+use super::ledger::{Ledger, Page, Refusal, Standing};
+use super::luck::{Fault, Luck, scatter};
+use super::stats::{Stats, Tally};
+
+pub(crate) struct Gate {
+    pub(crate) config: MockConfig,
+    pub(crate) clock: Clock,
+    /// A std mutex: held for a few additions, never across an await.
+    state: Mutex<State>,
+    answers: AtomicU64,
+}
+
+struct State {
+    ledger: Ledger,
+    tally: Tally,
+    arrivals: u64,
+}
+
+/// What becomes of a request at the gate.
+pub(crate) enum Entry {
+    Admitted {
+        job: Job,
+        standing: Standing,
+        luck: Luck,
+        fault: Option<Fault>,
+    },
+    Refused {
+        refusal: Refusal,
+        standing: Standing,
+    },
+    /// Refused by a fault, not by a limit.
+    Spurious {
+        standing: Standing,
+    },
+}
+
+impl Gate {
+    pub(crate) fn new(config: MockConfig) -> Self {
+        let ledger = Ledger::new(config.limits, config.refusals_count);
+        let state = State { ledger, tally: Tally::default(), arrivals: 0 };
+        Self { config, clock: Clock::start(), state: Mutex::new(state), answers: AtomicU64::new(0) }
+    }
+
+    /// Draws this arrival's luck and asks the limits. The clock is read under the lock, so that time never runs backwards
+    /// between two requests.
+    pub(crate) fn enter(self: &Arc<Self>, key: &str, model: &str, tokens: u64) -> Entry {
+        let mut state = self.state();
+        let now = self.clock.now();
+        let mut luck = Luck::of(self.config.seed, state.arrivals);
+        state.arrivals += 1;
+        let fault = luck.fault(&self.config.faults);
+        let page = state.ledger.page(key, model);
+        if fault == Some(Fault::Error429) {
+            state.ledger.note_refusal(page, now);
+            state.tally.refused_by_fault();
+            return Entry::Spurious { standing: state.ledger.standing(page, now) };
+        }
+        let admission = state.ledger.admit(page, now, tokens);
+        let standing = state.ledger.standing(page, now);
+        match admission {
+            Ok(()) => {
+                state.tally.admitted(now, tokens, fault);
+                let job = Job { gate: Arc::clone(self), page, charged: tokens, open: true };
+                Entry::Admitted { job, standing, luck, fault }
+            }
+            Err(refusal) => {
+                state.tally.refused(&refusal);
+                Entry::Refused { refusal, standing }
+            }
+        }
+    }
+
+    pub(crate) fn count_unauthorised(&self) {
+        self.state().tally.unauthorised();
+    }
+
+    pub(crate) fn count_invalid(&self) {
+        self.state().tally.invalid();
+    }
+
+    pub(crate) fn set_limits(&self, limits: MockLimits) {
+        let mut state = self.state();
+        let now = self.clock.now();
+        state.ledger.set_limits(now, limits);
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let state = self.state();
+        Stats { limits: state.ledger.limits(), ..state.tally.snapshot() }
+    }
+
+    /// An identifier for the next answer; the same sequence for the same seed.
+    pub(crate) fn request_id(&self) -> String {
+        let number = self.answers.fetch_add(1, Ordering::Relaxed);
+        let high = scatter(self.config.seed ^ scatter(number));
+        format!("req_{high:016x}{:016x}", scatter(high))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Poisoned only by a bug in this folder; the counts are still the best there are.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An admitted request that has not ended. Dropping it means that the client went away or gets no answer: the charge
+/// stays, as the provider may have done the work.
+pub(crate) struct Job {
+    gate: Arc<Gate>,
+    page: Page,
+    charged: u64,
+    open: bool,
+}
+
+impl Job {
+    /// The answer is complete: settles to what was really used.
+    pub(crate) fn answered(mut self, input: u64, output: u64) -> Standing {
+        self.open = false;
+        let mut state = self.gate.state();
+        state.tally.answered(input, output);
+        self.settle(&mut state, input.saturating_add(output))
+    }
+
+    /// The answer is an error: no tokens were used.
+    pub(crate) fn failed(mut self) {
+        self.open = false;
+        let mut state = self.gate.state();
+        state.tally.failed();
+        self.settle(&mut state, 0);
+    }
+
+    fn settle(&self, state: &mut State, used: u64) -> Standing {
+        let now = self.gate.clock.now();
+        if self.gate.config.settle {
+            state.ledger.settle(self.page, now, self.charged, used);
+        }
+        state.ledger.standing(self.page, now)
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        if self.open {
+            self.gate.state().tally.abandoned();
+        }
+    }
+}
