@@ -1,3 +1,11 @@
 //! The promises of the library, one module each.
 
 mod books;
+#[cfg(all(feature = "client", feature = "mock"))]
+mod client;
+mod floors;
+mod lane;
+mod refusals;
+mod saturation;
+mod secrets;
+mod share;

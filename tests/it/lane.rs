@@ -1,0 +1,239 @@
+//! Waiting: order, bounds, deadlines, explanations, and limits that change meanwhile. All in virtual time.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tollgate::{
+    Account, AcquireError, Limit, Limits, Permit, Priority, Refusal, Request, Scheduler, TryAcquireError, Usage,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// 60 requests and 6,000 tokens per minute: one request or a hundred tokens a second.
+fn scheduler() -> Scheduler {
+    let limits = Limits { rpm: Some(60), tpm: Some(6_000), ..Limits::default() };
+    Scheduler::builder().account(Account::openai().limits(limits)).build().unwrap()
+}
+
+fn request(tokens: u64) -> Request {
+    Request::tokens("gpt-4o", tokens, 0)
+}
+
+/// A scheduler whose tokens are used up, and which the provider has answered.
+async fn busy() -> Scheduler {
+    let scheduler = scheduler();
+    settle(scheduler.acquire(request(6_000)).await.unwrap());
+    scheduler
+}
+
+fn settle(permit: Permit) {
+    let used = permit.charge();
+    permit.settle(Usage::new(used.input_tokens, used.output_tokens));
+}
+
+#[tokio::test(start_paused = true)]
+async fn grants_come_exactly_when_the_limit_allows_and_the_margin_has_passed() {
+    let scheduler = busy().await;
+    let start = Instant::now();
+    settle(scheduler.acquire(request(300)).await.unwrap());
+    assert_eq!(start.elapsed(), Duration::from_millis(3_500));
+    settle(scheduler.acquire(request(200)).await.unwrap());
+    assert_eq!(start.elapsed(), Duration::from_millis(5_500), "the margin is kept once, not each time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_larger_than_a_limit_is_refused_at_once_with_limit_and_size() {
+    let error = scheduler().acquire(request(6_001)).await.unwrap_err();
+    let AcquireError::Refused(Refusal::TooLarge { limit, size }) = error else { panic!("{error:?}") };
+    assert_eq!((limit, size), (Limit::tpm(6_000), 6_001));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_cannot_be_met_is_refused_at_submit_with_the_time_it_would_have_taken() {
+    let scheduler = busy().await;
+    let start = Instant::now();
+    let error = scheduler.acquire(request(1_000).max_wait(10 * SECOND)).await.unwrap_err();
+    let AcquireError::Refused(Refusal::Deadline { starts_in, binding }) = error else { panic!("{error:?}") };
+    assert_eq!((starts_in, binding), (Duration::from_millis(10_500), Some(Limit::tpm(6_000))));
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert!(scheduler.acquire(request(1_000).max_wait(Duration::from_millis(10_500))).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_passes_while_waiting_ends_the_wait_on_time() {
+    let scheduler = busy().await;
+    let start = Instant::now();
+    let mut waiter = scheduler.enqueue(request(900).max_wait(10 * SECOND)).await.unwrap();
+    assert!(tokio::time::timeout(SECOND, &mut waiter).await.is_err());
+    // The limit shrinks, and what was possible no longer is.
+    scheduler.set_limits("gpt-4o", [Limit::rpm(60), Limit::tpm(3_000)]);
+    let Err(Refusal::Deadline { starts_in, .. }) = waiter.await else { panic!("it cannot start in time") };
+    assert_eq!(start.elapsed(), 10 * SECOND);
+    assert!(starts_in > 10 * SECOND);
+    assert_eq!(scheduler.snapshot().lanes[0].status.waiting, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_queue_is_bounded() {
+    let limits = Limits { rpm: Some(1), ..Limits::default() };
+    let account = Account::openai().limits(limits);
+    let scheduler = Scheduler::builder().account(account).max_waiting(2).build().unwrap();
+    let _first = scheduler.acquire(request(1)).await.unwrap();
+    let _waiting = [scheduler.enqueue(request(1)).await.unwrap(), scheduler.enqueue(request(1)).await.unwrap()];
+    let error = scheduler.enqueue(request(1)).await.unwrap_err();
+    assert!(matches!(error, AcquireError::Refused(Refusal::QueueFull { waiting: 2 })), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_waiter_can_be_explained_and_starts_when_it_was_told() {
+    let scheduler = busy().await;
+    let start = Instant::now();
+    let mut waiters = Vec::new();
+    for _ in 0..10 {
+        waiters.push(scheduler.enqueue(request(500)).await.unwrap());
+    }
+    let mut told = Vec::new();
+    for (index, waiter) in waiters.iter().enumerate() {
+        let forecast = waiter.explain().unwrap();
+        assert_eq!((forecast.ahead, forecast.binding), (index, Some(Limit::tpm(6_000))));
+        told.push(forecast.starts_in);
+    }
+    for (waiter, told) in waiters.into_iter().zip(told) {
+        settle(waiter.await.unwrap());
+        assert_eq!(start.elapsed(), told);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn forecast_reserves_nothing_and_try_acquire_does_not_wait() {
+    let scheduler = scheduler();
+    for _ in 0..100 {
+        assert_eq!(scheduler.forecast(request(6_000)).await.unwrap().starts_in, Duration::ZERO);
+    }
+    settle(scheduler.try_acquire(request(6_000)).unwrap());
+    let Err(TryAcquireError::NotYet { forecast }) = scheduler.try_acquire(request(100)) else { panic!() };
+    assert_eq!(forecast.starts_in, Duration::from_millis(1_500));
+    assert_eq!(scheduler.snapshot().lanes[0].status.admitted, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn priority_goes_first_and_a_large_request_is_not_overtaken() {
+    let scheduler = busy().await;
+    let large = scheduler.enqueue(request(3_000)).await.unwrap();
+    let small = scheduler.enqueue(request(1)).await.unwrap();
+    let urgent = scheduler.enqueue(request(100).priority(Priority::High)).await.unwrap();
+    let start = Instant::now();
+    settle(urgent.await.unwrap());
+    assert_eq!(start.elapsed(), Duration::from_millis(1_500));
+    settle(large.await.unwrap());
+    assert_eq!(start.elapsed(), Duration::from_millis(31_500));
+    settle(small.await.unwrap());
+    assert_eq!(start.elapsed(), Duration::from_millis(31_510));
+}
+
+#[tokio::test(start_paused = true)]
+async fn raised_limits_let_waiters_go_and_what_was_spent_stays_spent() {
+    let scheduler = busy().await;
+    let mut waiter = scheduler.enqueue(request(3_000)).await.unwrap();
+    assert!(tokio::time::timeout(SECOND, &mut waiter).await.is_err());
+    let start = Instant::now();
+    scheduler.set_limits("gpt-4o", [Limit::rpm(60), Limit::tpm(60_000)]);
+    settle(waiter.await.unwrap());
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    let left = scheduler.snapshot().lanes[0].status.gates[1].left;
+    assert_eq!(left, 60_000 - 5_900 - 3_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiter_that_no_longer_fits_any_limit_is_told_so() {
+    let scheduler = busy().await;
+    let waiter = scheduler.enqueue(request(3_000)).await.unwrap();
+    scheduler.set_limits("gpt-4o", [Limit::tpm(2_000)]);
+    let Err(Refusal::TooLarge { size: 3_000, .. }) = waiter.await else { panic!("it can never pass") };
+}
+
+#[tokio::test(start_paused = true)]
+async fn close_refuses_new_work_and_drain_finishes_the_old() {
+    let scheduler = busy().await;
+    let call = |_| async {
+        tokio::time::sleep(SECOND).await;
+        Ok::<_, std::io::Error>(())
+    };
+    let waiting = tokio::spawn({
+        let scheduler = scheduler.clone();
+        async move { scheduler.submit(request(100), call).await }
+    });
+    tokio::task::yield_now().await;
+    let start = Instant::now();
+    scheduler.drain().await;
+    assert_eq!(start.elapsed(), Duration::from_millis(2_500));
+    assert!(waiting.await.unwrap().is_ok());
+    let error = scheduler.acquire(request(1)).await.unwrap_err();
+    assert!(matches!(error, AcquireError::Refused(Refusal::Closed)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn models_of_one_pool_share_limits_and_others_do_not() {
+    let limits = Limits { rpm: Some(2), ..Limits::default() };
+    let account = Account::openai().limits(limits).pool("shared", ["a", "b"]);
+    let scheduler = Scheduler::builder().account(account).build().unwrap();
+    let ask = |model: &'static str| Request::tokens(model, 1, 0);
+    settle(scheduler.try_acquire(ask("a")).unwrap());
+    settle(scheduler.try_acquire(ask("b")).unwrap());
+    assert!(scheduler.try_acquire(ask("a")).is_err());
+    settle(scheduler.try_acquire(ask("gpt-4o")).unwrap());
+    settle(scheduler.try_acquire(ask("gpt-4o-2024-08-06")).unwrap());
+    assert!(scheduler.try_acquire(ask("gpt-4o")).is_err(), "a dated snapshot shares its alias' limits");
+    let pools: Vec<_> = scheduler.snapshot().lanes.into_iter().map(|lane| lane.pool).collect();
+    assert_eq!(pools, ["gpt-4o", "shared"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_request_goes_alone_until_the_provider_has_answered() {
+    let scheduler = scheduler();
+    let mut first = scheduler.acquire(request(5_000)).await.unwrap();
+    first.sent();
+    let Err(TryAcquireError::NotYet { .. }) = scheduler.try_acquire(request(500)) else { panic!("too early") };
+    settle(first);
+    assert!(scheduler.try_acquire(request(500)).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn concurrency_is_bounded_and_a_free_place_is_taken_at_once() {
+    let limits = Limits { max_concurrent: Some(2), ..Limits::default() };
+    let scheduler = Scheduler::builder().account(Account::openai().limits(limits)).build().unwrap();
+    let first = scheduler.acquire(request(1)).await.unwrap();
+    let _second = scheduler.acquire(request(1)).await.unwrap();
+    let third = scheduler.enqueue(request(1)).await.unwrap();
+    tokio::spawn(async move {
+        tokio::time::sleep(SECOND).await;
+        settle(first);
+    });
+    let start = Instant::now();
+    third.await.unwrap();
+    assert_eq!(start.elapsed(), SECOND);
+}
+
+#[test]
+fn waiters_outlive_the_runtime_that_served_the_lane() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let limits = Limits { rpm: Some(1_200), ..Limits::default() };
+    let scheduler = Scheduler::builder().account(Account::openai().limits(limits)).build().unwrap();
+    let (first, second) = (runtime(), runtime());
+    let mut waiters = first.block_on(async {
+        for _ in 0..1_200 {
+            match scheduler.try_acquire(request(1)) {
+                Ok(permit) => settle(permit),
+                Err(_) => break,
+            }
+        }
+        vec![scheduler.enqueue(request(1)).await.unwrap()]
+    });
+    waiters.push(second.block_on(async { scheduler.enqueue(request(1)).await.unwrap() }));
+    drop(first);
+    second.block_on(async {
+        for waiter in waiters {
+            tokio::time::timeout(5 * SECOND, waiter).await.expect("somebody serves the lane").unwrap();
+        }
+    });
+}

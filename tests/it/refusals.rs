@@ -1,0 +1,186 @@
+//! When the provider refuses or fails: who waits, how long, and who tries again. All in virtual time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::{Duration, SystemTime};
+
+use http::HeaderMap;
+use tokio::time::Instant;
+use tollgate::{Account, Attempt, Class, Error, Limits, Request, RetryPolicy, Scheduler};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn scheduler() -> Scheduler {
+    let limits = Limits { rpm: Some(6_000), tpm: Some(600_000), ..Limits::default() };
+    Scheduler::builder().account(Account::openai().limits(limits)).build().unwrap()
+}
+
+fn request() -> Request {
+    Request::tokens("gpt-4o", 100, 100)
+}
+
+fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+    pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+}
+
+#[derive(Debug)]
+struct Failed;
+
+/// A call that is answered with `status` and `body` the first `times`, and well after that.
+fn failing(
+    times: u32,
+    status: u16,
+    headers: HeaderMap,
+    body: &'static str,
+) -> (Arc<AtomicU32>, impl FnMut(Attempt) -> std::future::Ready<Result<u32, Failed>>) {
+    let calls = Arc::new(AtomicU32::new(0));
+    let count = calls.clone();
+    let call = move |attempt: Attempt| {
+        if count.fetch_add(1, Relaxed) < times {
+            attempt.answer(status, &headers);
+            attempt.error_body(body.as_bytes());
+            std::future::ready(Err(Failed))
+        } else {
+            attempt.answer(200, &HeaderMap::new());
+            std::future::ready(Ok(attempt.number()))
+        }
+    };
+    (calls, call)
+}
+
+const TOKENS_429: &str = r#"{"error": {"message": "Rate limit reached for gpt-4o in organization org-x on tokens per min (TPM): Limit 600000, Used 599990, Requested 200. Please try again in 3s. Visit https://platform.openai.com/account/rate-limits to learn more.", "type": "tokens", "param": null, "code": "rate_limit_exceeded"}}"#;
+
+#[tokio::test(start_paused = true)]
+async fn every_spelling_of_a_wait_is_obeyed() {
+    let date = httpdate(SystemTime::now() + 3 * SECOND);
+    let spellings = [
+        (headers(&[("retry-after", "3")]), "{}", 3.0..=4.0),
+        (headers(&[("retry-after-ms", "3000"), ("retry-after", "1")]), "{}", 3.0..=4.0),
+        (headers(&[("retry-after", &date)]), "{}", 1.5..=4.0),
+        (HeaderMap::new(), TOKENS_429, 3.0..=4.0),
+        (headers(&[("retry-after-ms", "0")]), TOKENS_429, 3.0..=4.0),
+    ];
+    for (headers, body, expected) in spellings {
+        let scheduler = scheduler();
+        let start = Instant::now();
+        let (_, call) = failing(1, 429, headers.clone(), body);
+        assert_eq!(scheduler.submit(request(), call).await.unwrap(), 2);
+        let waited = start.elapsed().as_secs_f64();
+        assert!(expected.contains(&waited), "{headers:?} {body}: waited {waited}");
+    }
+}
+
+fn httpdate(at: SystemTime) -> String {
+    let at = jiff::Timestamp::try_from(at).unwrap().to_zoned(jiff::tz::TimeZone::UTC);
+    at.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_is_obeyed_by_the_whole_lane_and_waiters_come_back_one_after_another() {
+    let scheduler = scheduler();
+    let (_, call) = failing(0, 200, HeaderMap::new(), "");
+    scheduler.submit(request(), call).await.unwrap();
+    let refused = tokio::spawn({
+        let scheduler = scheduler.clone();
+        let (_, call) = failing(1, 429, headers(&[("retry-after", "20")]), TOKENS_429);
+        async move { scheduler.submit(request(), call).await }
+    });
+    tokio::task::yield_now().await;
+    let start = Instant::now();
+    let mut others = Vec::new();
+    for _ in 0..50 {
+        others.push(scheduler.enqueue(request()).await.unwrap());
+    }
+    let mut starts = Vec::new();
+    for other in others {
+        other.await.unwrap().settle(tollgate::Usage::new(100, 100));
+        starts.push(start.elapsed());
+    }
+    assert!(starts[0] >= 20 * SECOND, "{:?}", starts[0]);
+    // 200 tokens refill in 20 ms.
+    let gaps: Vec<_> = starts.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(gaps.iter().all(|gap| *gap >= Duration::from_millis(18)), "{gaps:?}");
+    assert_eq!(refused.await.unwrap().unwrap(), 2);
+    assert_eq!(scheduler.snapshot().lanes[0].counters.rate_limited, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_heal_is_never_repeated() {
+    let bodies = [
+        (429, r#"{"error": {"message": "You exceeded your current quota, please check your plan and billing details.", "type": "insufficient_quota", "code": "insufficient_quota"}}"#, Class::QuotaExhausted),
+        (429, r#"{"error": {"message": "Request too large for gpt-4o in organization org-x on tokens per min (TPM): Limit 30000, Requested 40000. The input or output tokens must be reduced in order to run successfully.", "type": "tokens", "code": "rate_limit_exceeded"}}"#, Class::TooLarge),
+        (400, r#"{"error": {"message": "nope", "type": "invalid_request_error"}}"#, Class::Invalid),
+        (401, r#"{"error": {"message": "Incorrect API key provided", "code": "invalid_api_key"}}"#, Class::Unauthorized),
+        (403, "{}", Class::Forbidden),
+    ];
+    for (status, body, class) in bodies {
+        let (calls, call) = failing(9, status, HeaderMap::new(), body);
+        let error = scheduler().submit(request(), call).await.unwrap_err();
+        assert_eq!((calls.load(Relaxed), error.failure().unwrap().class), (1, class), "{body}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn server_errors_back_off_and_end_with_the_attempts() {
+    let scheduler = scheduler();
+    let start = Instant::now();
+    let (calls, call) = failing(99, 503, HeaderMap::new(), "");
+    let error = scheduler.submit(request(), call).await.unwrap_err();
+    assert!(matches!(error, Error::Call { error: Failed, attempts: 6, .. }), "{error:?}");
+    assert_eq!(calls.load(Relaxed), 6);
+    // 1 + 2 + 4 + 8 + 16 s and five times up to 0.5 s.
+    assert!((31.0..=33.5).contains(&start.elapsed().as_secs_f64()), "{:?}", start.elapsed());
+    assert_eq!(scheduler.snapshot().lanes[0].status.gates[0].spent, 6, "each attempt costs a request");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_nobody_explained_is_not_repeated() {
+    let mut calls = 0;
+    let call = |_| {
+        calls += 1;
+        std::future::ready(Err::<(), _>(Failed))
+    };
+    assert!(matches!(scheduler().submit(request(), call).await, Err(Error::Call { attempts: 1, failure: None, .. })));
+    assert_eq!(calls, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_retry_budget_keeps_an_outage_from_multiplying_the_load() {
+    let scheduler = scheduler();
+    let calls = Arc::new(AtomicU32::new(0));
+    let mut tasks = Vec::new();
+    for _ in 0..1_000 {
+        let (scheduler, calls) = (scheduler.clone(), calls.clone());
+        tasks.push(tokio::spawn(async move {
+            let call = |attempt: Attempt| {
+                calls.fetch_add(1, Relaxed);
+                attempt.answer(500, &HeaderMap::new());
+                std::future::ready(Err::<(), _>(Failed))
+            };
+            scheduler.submit(request(), call).await
+        }));
+    }
+    for task in tasks {
+        assert!(task.await.unwrap().is_err());
+    }
+    let calls = calls.load(Relaxed);
+    assert!((1_500..=1_700).contains(&calls), "half a retry for each request and the reserve: {calls}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_can_be_limited_to_one() {
+    let policy = RetryPolicy { max_attempts: 1, ..RetryPolicy::default() };
+    let scheduler = Scheduler::builder().retry(policy).build().unwrap();
+    let (calls, call) = failing(9, 500, HeaderMap::new(), "");
+    assert!(scheduler.submit(request(), call).await.is_err());
+    assert_eq!(calls.load(Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_attempt_costs_a_request_and_no_tokens() {
+    let scheduler = scheduler();
+    let (_, call) = failing(1, 429, headers(&[("retry-after", "1")]), "{}");
+    scheduler.submit(request(), call).await.unwrap();
+    let gates = scheduler.snapshot().lanes[0].status.gates.clone();
+    assert_eq!((gates[0].spent, gates[1].spent), (2, 200));
+}

@@ -1,0 +1,159 @@
+//! No 429 and no idle limit: ten saturated minutes of virtual time against a provider that keeps its own books.
+
+use std::collections::BinaryHeap;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use tollgate::engine::{Ask, End, Gates, Grant, Machine, Settlement, Source, Submitted, Wake};
+use tollgate::{Charge, Dimension, Limit, MINUTE};
+
+/// A refilling limit as the provider sees it: a level that leaks, in exact integers of token × nanosecond.
+struct Server {
+    limit: Limit,
+    used: u128,
+    seen: Instant,
+}
+
+impl Server {
+    fn new(limit: Limit, now: Instant) -> Self {
+        Self { limit, used: 0, seen: now }
+    }
+
+    fn leak(&mut self, now: Instant) {
+        let leaked = now.saturating_duration_since(self.seen).as_nanos() * u128::from(self.limit.amount);
+        self.used = self.used.saturating_sub(leaked);
+        self.seen = self.seen.max(now);
+    }
+
+    /// Whether the request is admitted.
+    fn arrives(&mut self, n: u64, now: Instant) -> bool {
+        self.leak(now);
+        self.used += u128::from(n) * self.limit.window.as_nanos();
+        self.used <= u128::from(self.limit.amount) * self.limit.window.as_nanos()
+    }
+
+    fn returns(&mut self, n: u64, now: Instant) {
+        self.leak(now);
+        self.used = self.used.saturating_sub(u128::from(n) * self.limit.window.as_nanos());
+    }
+}
+
+/// What happens next at the provider; the heap gives the earliest first.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    Arrival { charge: [u64; 2] },
+    Completion { grant: usize, unused: u64 },
+}
+
+struct Outcome {
+    refused: usize,
+    /// Of each limit, what was admitted.
+    spent: [u64; 2],
+    last_head: Charge,
+}
+
+/// Saturates one lane for ten minutes. A provider that settles gives `refund` of the tokens back at completion.
+fn saturate(rpm: u64, tpm: u64, largest: u64, latency: Duration, jitter_ms: u64, refund: f64, seed: u64) -> Outcome {
+    let start = Instant::now();
+    let end = start + 10 * MINUTE;
+    let limits = [Limit::rpm(rpm), Limit::tpm(tpm)];
+    let settlement = if refund > 0.0 { Settlement::Always } else { Settlement::Never };
+    let mut gates = Gates::new(settlement, Duration::from_millis(500));
+    gates.set(&limits.map(|limit| (limit, Source::Configured)), start);
+    let mut lane: Machine<Charge> = Machine::new(gates);
+    let mut servers = limits.map(|limit| Server::new(limit, start));
+    let mut luck = fastrand::Rng::with_seed(seed);
+    let mut events: BinaryHeap<std::cmp::Reverse<(Instant, u64, Event)>> = BinaryHeap::new();
+    let mut grants: Vec<Option<Grant>> = Vec::new();
+    let mut outcome = Outcome { refused: 0, spent: [0, 0], last_head: Charge::default() };
+    let mut now = start;
+    let mut order = 0;
+    loop {
+        // Three wait at all times.
+        let mut granted = Vec::new();
+        while lane.waiting() < 3 {
+            let size = luck.u64(1..=largest.min(tpm));
+            let ask = Ask { charge: Charge::tokens(size, 0), ..Ask::default() };
+            let charge = ask.charge;
+            outcome.last_head = charge;
+            match lane.submit(ask, || charge, now).unwrap() {
+                Submitted::Granted(grant) => granted.push(grant),
+                Submitted::Queued(_) => {}
+            }
+        }
+        let mut out = Vec::new();
+        let wake = lane.poll(now, &mut out);
+        for wake in out {
+            let Wake::Granted(grant, _) = wake else { panic!("nothing has a deadline") };
+            granted.push(grant);
+        }
+        let idle = granted.is_empty();
+        for grant in granted {
+            let size = grant.charge.tokens;
+            outcome.spent[0] += 1;
+            outcome.spent[1] += size;
+            let arrival = now + Duration::from_millis(luck.u64(0..=jitter_ms));
+            let unused = (size as f64 * refund * luck.f64()) as u64;
+            order += 2;
+            events.push(std::cmp::Reverse((arrival, order, Event::Arrival { charge: [1, size] })));
+            let done = Event::Completion { grant: grants.len(), unused };
+            events.push(std::cmp::Reverse((arrival + latency, order + 1, done)));
+            grants.push(Some(grant));
+        }
+        if !idle {
+            continue;
+        }
+        let event = events.peek().map(|std::cmp::Reverse((at, ..))| *at);
+        now = [wake, event].into_iter().flatten().min().expect("something happens").max(now);
+        if now > end {
+            return outcome;
+        }
+        while events.peek().is_some_and(|std::cmp::Reverse((at, ..))| *at <= now) {
+            match events.pop().unwrap().0.2 {
+                Event::Arrival { charge } => {
+                    let admitted = servers[0].arrives(charge[0], now) & servers[1].arrives(charge[1], now);
+                    outcome.refused += usize::from(!admitted);
+                }
+                Event::Completion { grant, unused } => {
+                    let grant = grants[grant].take().unwrap();
+                    let used = Charge::tokens(grant.charge.tokens - unused, 0);
+                    servers[1].returns(unused, now);
+                    outcome.spent[1] -= unused;
+                    lane.finish(grant, End::Used(used), &[], now);
+                    lane.answered();
+                }
+            }
+        }
+    }
+}
+
+/// The share of what a refilling limit allows in ten minutes that was used. The request at the front, which waits for
+/// its last tokens, counts as if it had gone.
+fn use_of(limit: Limit, spent: u64, head: &Charge) -> f64 {
+    let allowed = limit.amount as f64 * (1.0 + 10.0);
+    (spent + head.get(limit.dimension)) as f64 / allowed
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(10_000))]
+
+    #[test]
+    fn ten_saturated_minutes_pass_no_limit_and_leave_none_idle(
+        rpm in 1u64..120, tpm in 100u64..200_000, share in 0.001f64..0.5, latency_ms in 1u64..3_000, jitter_ms in 0u64..500,
+        refund in prop_oneof![Just(0.0), 0.1f64..0.9], seed: u64,
+    ) {
+        let largest = ((tpm as f64 * share) as u64).max(1);
+        let outcome = saturate(rpm, tpm, largest, Duration::from_millis(latency_ms), jitter_ms, refund, seed);
+        prop_assert_eq!(outcome.refused, 0);
+        let used = [Limit::rpm(rpm), Limit::tpm(tpm)]
+            .map(|limit| use_of(limit, outcome.spent[usize::from(limit.dimension == Dimension::Tokens)], &outcome.last_head));
+        prop_assert!(used[0].max(used[1]) >= 0.99, "{:?}", used);
+    }
+}
+
+#[test]
+fn without_the_margin_jitter_would_break_the_limit() {
+    // The test above can fail: arrivals that bunch by more than the margin are refused.
+    let outcome = saturate(60, 50_000, 2_000, Duration::from_millis(800), 2_500, 0.0, 1);
+    assert!(outcome.refused > 0);
+}
