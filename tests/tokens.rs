@@ -389,10 +389,14 @@ fn pathological() -> Vec<(&'static str, String)> {
 
 #[test]
 fn a_megabyte_of_anything_costs_little_more_than_a_megabyte_of_prose() {
+    // The better of two, so that a busy machine does not count as slow text.
     let time = |text: &str| {
-        let start = now();
-        black_box(count_text_uncached(Encoding::O200kBase, black_box(text)));
-        start.elapsed()
+        let once = || {
+            let start = now();
+            black_box(count_text_uncached(Encoding::O200kBase, black_box(text)));
+            start.elapsed()
+        };
+        once().min(once())
     };
     time("load the vocabulary");
     for (name, text) in pathological() {

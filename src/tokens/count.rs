@@ -3,7 +3,7 @@
 //! tiktoken splits a text with a backtracking regular expression and panics when that gives up: a million spaces are
 //! enough. So a long text is handed over in pieces of a few kilobytes, cut where tiktoken would split anyway
 //! ([`always_splits`]); then the sum is exactly the count of the whole. Only where no such place is found within half
-//! a piece (one word of thousands of letters, nothing but spaces) is the cut made blindly, and one token added for it.
+//! a piece (one word of thousands of letters, nothing but spaces) is the cut made blindly, with [`BLIND`] tokens added.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::LazyLock;
@@ -17,6 +17,10 @@ use super::texts::Group;
 /// Texts up to this size are given to tiktoken whole. Small enough that no text of this size can exhaust the regular
 /// expression's million steps, large enough that cutting costs nothing measurable.
 const PIECE: usize = 4096;
+
+/// Added for each blind cut. Merging is greedy, so a cut can also save tokens: two were found in random letters, never
+/// more. A piece is some thousand tokens; erring by four to the safe side is lost in it.
+const BLIND: u64 = 4;
 
 /// Shorter texts are counted again each time: about as fast as looking them up, and they would crowd out long ones.
 const REMEMBER_FROM: usize = 256;
@@ -58,7 +62,7 @@ pub fn count_text_uncached(encoding: Encoding, text: &str) -> u64 {
     while rest.len() > PIECE {
         let (at, clean) = cut(rest);
         let (piece, tail) = rest.split_at(at);
-        tokens += vocabulary.count_ordinary(piece) as u64 + u64::from(!clean);
+        tokens += vocabulary.count_ordinary(piece) as u64 + if clean { 0 } else { BLIND };
         rest = tail;
     }
     tokens + vocabulary.count_ordinary(rest) as u64
@@ -205,7 +209,8 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(48))]
+        // Thousands of cases were run optimised; without optimisation tiktoken is slow.
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 16 } else { 256 }))]
 
         #[test]
         fn pieces_of_ordinary_text_add_up_to_the_whole(
@@ -227,7 +232,21 @@ mod tests {
                 let ours = count_text_uncached(encoding, &text);
                 let cuts = (text.len() / (PIECE / 2)) as u64;
                 prop_assert!(ours >= whole, "{} < {}", ours, whole);
-                prop_assert!(ours <= whole + 8 * cuts, "{} > {} in {} cuts", ours, whole, cuts);
+                prop_assert!(ours <= whole + 2 * BLIND * cuts, "{} > {} in {} cuts", ours, whole, cuts);
+            }
+        }
+
+        #[test]
+        fn a_long_run_of_one_kind_counts_at_least_the_whole_and_little_more(
+            text in prop_oneof!["[a-z]{5000,9000}", "[а-яё]{4000,6000}", "[!-&(-/:-@]{5000,9000}", "[ \t\n\u{a0}]{5000,9000}",
+                "[א-ת]{3000,4000}", "[\u{1F600}-\u{1F64F}]{1500,2500}", "[\u{300}-\u{36F}a-c]{3000,5000}", "[A-Za-z]{5000,9000}"]
+        ) {
+            for encoding in ALL {
+                let whole = vocabulary(encoding).count_ordinary(&text) as u64;
+                let ours = count_text_uncached(encoding, &text);
+                let cuts = (text.len() / (PIECE / 2)) as u64;
+                prop_assert!(ours >= whole, "{} < {}", ours, whole);
+                prop_assert!(ours <= whole + 2 * BLIND * cuts, "{} > {} in {} cuts", ours, whole, cuts);
             }
         }
 
