@@ -80,7 +80,7 @@ impl Config {
     /// # Errors
     /// When the text is not TOML or has unknown or unfitting fields; the error shows line and column.
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
-        toml::from_str(text).map_err(|source| ConfigError::Toml { file: None, source: Box::new(source) })
+        Self::parse(text, None)
     }
 
     /// Reads a configuration file.
@@ -91,8 +91,21 @@ impl Config {
         let path = path.as_ref();
         let text =
             std::fs::read_to_string(path).map_err(|source| ConfigError::Read { file: path.to_owned(), source })?;
-        toml::from_str(&text)
-            .map_err(|source| ConfigError::Toml { file: Some(path.to_owned()), source: Box::new(source) })
+        Self::parse(&text, Some(path))
+    }
+
+    fn parse(text: &str, file: Option<&Path>) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error| {
+            // Not the error itself: it quotes the line, which may hold a key.
+            let before = &text[..error.span().map_or(0, |span| span.start.min(text.len()))];
+            ConfigError::Toml {
+                file: file.map_or_else(|| "configuration".into(), Path::to_owned),
+                line: before.matches('\n').count() + 1,
+                column: before.chars().rev().take_while(|char| *char != '\n').count() + 1,
+                // It quotes values as well.
+                message: providers::clean(error.message()),
+            }
+        })
     }
 
     /// Checks what types cannot: names are unique, tiers exist, limits are above zero.
@@ -214,14 +227,37 @@ impl From<&str> for Tier {
     }
 }
 
-/// Where an API key comes from.
+/// Where an API key comes from. In files `{ env = "NAME" }`, or the key itself as a string.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(from = "KeyForm")]
 pub enum Key {
     /// An environment variable, read when the scheduler is built.
     Env(String),
     /// The key itself.
     Value(Secret),
+}
+
+// Untagged on purpose: its errors do not quote what they met.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum KeyForm {
+    Value(Secret),
+    Env(EnvKey),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EnvKey {
+    env: String,
+}
+
+impl From<KeyForm> for Key {
+    fn from(form: KeyForm) -> Self {
+        match form {
+            KeyForm::Value(secret) => Self::Value(secret),
+            KeyForm::Env(EnvKey { env }) => Self::Env(env),
+        }
+    }
 }
 
 impl Account {
@@ -367,13 +403,17 @@ pub enum ConfigError {
         /// Why.
         source: std::io::Error,
     },
-    /// The text is not what it should be; the source shows line, column and field.
-    #[error("cannot understand the configuration{}", file.as_ref().map(|file| format!(" {}", file.display())).unwrap_or_default())]
+    /// The text is not what it should be.
+    #[error("{}:{line}:{column}: {message}", file.display())]
     Toml {
-        /// Which file, if it was one.
-        file: Option<PathBuf>,
-        /// Where and why.
-        source: Box<toml::de::Error>,
+        /// Which file.
+        file: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// Column in characters, from 1.
+        column: usize,
+        /// What is wrong.
+        message: String,
     },
     /// The tier table has no such tier.
     #[error("account {account}: the tier table has no tier {tier}; it knows {known}")]

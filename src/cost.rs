@@ -155,6 +155,17 @@ impl Charge {
         }
     }
 
+    /// The smaller of both in each dimension.
+    #[must_use]
+    pub fn at_most(&self, other: &Charge) -> Self {
+        Self {
+            requests: self.requests.min(other.requests),
+            tokens: self.tokens.min(other.tokens),
+            input_tokens: self.input_tokens.min(other.input_tokens),
+            output_tokens: self.output_tokens.min(other.output_tokens),
+        }
+    }
+
     /// The part that counts in `dimension`.
     pub const fn get(&self, dimension: Dimension) -> u64 {
         match dimension {

@@ -197,24 +197,19 @@ impl Lane {
     }
 
     fn start_driver(self: &Arc<Self>, runtime: &Handle) {
-        let driver = Driver { lane: self.clone(), began: false };
-        runtime.spawn(driver.run());
+        runtime.spawn(Driver(self.clone()).run());
     }
 }
 
 /// The task that serves a lane while anybody waits in it.
-struct Driver {
-    lane: Arc<Lane>,
-    began: bool,
-}
+struct Driver(Arc<Lane>);
 
 impl Driver {
-    async fn run(mut self) {
-        self.began = true;
+    async fn run(self) {
         let mut due = Vec::new();
         loop {
             let wake_at = {
-                let mut state = self.lane.lock();
+                let mut state = self.0.lock();
                 let wake_at = state.machine.poll(clock::now(), &mut due);
                 if due.is_empty() && state.machine.waiting() == 0 {
                     state.driven = false;
@@ -226,7 +221,7 @@ impl Driver {
             let handed_out = !due.is_empty();
             for wake in due.drain(..) {
                 let _ = match wake {
-                    Wake::Granted(grant, sender) => sender.send(Ok(Permit::new(self.lane.clone(), grant))),
+                    Wake::Granted(grant, sender) => sender.send(Ok(Permit::new(self.0.clone(), grant))),
                     Wake::Refused(refusal, sender) => sender.send(Err(refusal)),
                 };
             }
@@ -234,8 +229,8 @@ impl Driver {
                 continue;
             }
             match wake_at {
-                Some(at) => drop(tokio::time::timeout_at(at.into(), self.lane.changed.notified()).await),
-                None => self.lane.changed.notified().await,
+                Some(at) => drop(tokio::time::timeout_at(at.into(), self.0.changed.notified()).await),
+                None => self.0.changed.notified().await,
             }
         }
     }
@@ -244,14 +239,16 @@ impl Driver {
 impl Drop for Driver {
     /// A runtime that shuts down takes its tasks with it; those who wait on another one are served from there.
     fn drop(&mut self) {
-        let mut state = self.lane.lock();
-        if !state.driven || state.machine.waiting() == 0 {
+        let mut state = self.0.lock();
+        if !state.driven {
             return;
         }
-        state.driven = self.began && state.runtime.is_some();
-        if let Some(runtime) = state.runtime.take().filter(|_| self.began) {
-            drop(state);
-            self.lane.start_driver(&runtime);
+        // Taken, so that a runtime that is shutting down as well is not tried twice.
+        let runtime = state.runtime.take();
+        state.driven = runtime.is_some();
+        drop(state);
+        if let Some(runtime) = runtime {
+            self.0.start_driver(&runtime);
         }
     }
 }

@@ -429,10 +429,11 @@ impl Scheduler {
             return lane.clone();
         }
         let pool = account.settings.pool_of(model);
-        // The pool's own entry makes its models meet in one lane, whichever comes first.
-        let lane =
-            account.lanes.entry(pool.into()).or_insert_with(|| Arc::new(self.new_lane(account, index, model, pool)));
-        let lane = lane.clone();
+        // The pool's own entry makes its models meet in one lane, whichever comes first. The guard ends with the statement:
+        // another insert under it would wait for itself.
+        let lane = Arc::clone(
+            &account.lanes.entry(pool.into()).or_insert_with(|| Arc::new(self.new_lane(account, index, model, pool))),
+        );
         if pool != model {
             account.lanes.insert(model.into(), lane.clone());
         }
@@ -445,7 +446,7 @@ impl Scheduler {
         let mut gates = Gates::new(settlement(provider), config.jitter_margin);
         gates.set(&account.settings.limits_of(model), clock::now());
         let weights = config.tenants.iter().map(|(name, weight)| (name.as_str().into(), *weight)).collect();
-        let mut machine = Machine::new(gates)
+        let mut machine = Machine::new(gates, clock::now())
             .bounded(account.settings.max_concurrent(model), config.max_waiting)
             .turns(weights, config.ageing);
         if self.inner.closed.load(Relaxed) {

@@ -41,6 +41,8 @@ pub struct Bucket {
     origin: Instant,
     amount: u64,
     window_ns: u64,
+    /// What the clock shows at `origin`.
+    head_start: u64,
     /// Units of refill that make one token.
     unit: u64,
     /// Tokens per governor cell; above 1 only where governor's `u32` cannot count single tokens.
@@ -61,7 +63,7 @@ impl Bucket {
             .expect("a unit is at least one nanosecond")
             .allow_burst(burst);
         let limiter = RateLimiter::new(quota, dial.clone(), dial.clone());
-        Self { limiter, dial, origin: now, amount, window_ns, unit, cell }
+        Self { limiter, dial, origin: now, head_start: 0, amount, window_ns, unit, cell }
     }
 
     /// Keeps every grant at least `margin` later than the books alone would allow, unless the bucket has been full for
@@ -69,7 +71,8 @@ impl Bucket {
     pub fn with_margin(self, margin: Duration) -> Self {
         let units = self.units(margin.as_nanos());
         self.dial.0.margin.store(units, Relaxed);
-        self
+        // A new bucket has been full for ever.
+        Self { head_start: units, ..self }
     }
 
     /// What the bucket holds when full.
@@ -114,6 +117,13 @@ impl Bucket {
     /// Gives `n` back. A bucket never holds more than its amount.
     pub fn refund(&mut self, n: u64) {
         self.set_tat(self.tat().saturating_sub(self.in_units(n)));
+    }
+
+    /// Gives `n` back to a bucket that the provider may have seen full meanwhile: what was charged lately (`unseen`) can
+    /// have reached it after its own refund, which a full bucket does not hold, and stays charged.
+    pub fn refund_late(&mut self, n: u64, unseen: u64, now: Instant) {
+        let floor = self.tat().min(self.tat_of(unseen, now));
+        self.set_tat(self.tat().saturating_sub(self.in_units(n)).max(floor));
     }
 
     /// When `n` fits, if nothing else happens; `now` when it fits already. Larger than the bucket: when the debt that
@@ -202,7 +212,7 @@ impl Bucket {
 
     /// `now` on this bucket's clock, rounded down, as what is spent later is held against it.
     fn clock(&self, now: Instant) -> u64 {
-        self.units(now.saturating_duration_since(self.origin).as_nanos())
+        self.units(now.saturating_duration_since(self.origin).as_nanos()).saturating_add(self.head_start)
     }
 
     /// `now` rounded up, as what is spent now refills from then on. Both roundings are late rather than early.
@@ -228,7 +238,7 @@ impl Bucket {
     }
 
     fn instant(&self, units: u64) -> Instant {
-        self.origin.checked_add(self.time(units)).unwrap_or(self.origin)
+        self.origin.checked_add(self.time(units.saturating_sub(self.head_start))).unwrap_or(self.origin)
     }
 }
 

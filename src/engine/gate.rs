@@ -204,8 +204,9 @@ impl Gate {
     }
 
     /// Corrects a charge to what was really used. What the provider does not give back stays charged; more used than
-    /// charged becomes debt.
-    pub fn settle(&mut self, charged: &Charge, used: &Charge, now: Instant) {
+    /// charged becomes debt. `unseen` is what the provider may not have seen yet, see [`Bucket::refund_late`].
+    pub fn settle(&mut self, charged: &Charge, used: &Charge, unseen: &Charge, now: Instant) {
+        let unseen = unseen.get(self.limit.dimension);
         let (charged, used) = (charged.get(self.limit.dimension), used.get(self.limit.dimension));
         if used >= charged {
             let more = used - charged;
@@ -215,7 +216,7 @@ impl Gate {
                 self.spent = self.spent.saturating_add(more);
             }
         } else {
-            self.settled.refund(charged - used);
+            self.settled.refund_late(charged - used, unseen, now);
             if self.active == Books::Settled {
                 self.spent = self.spent.saturating_sub(charged - used);
             }

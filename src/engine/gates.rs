@@ -104,8 +104,8 @@ impl Gates {
     }
 
     /// See [`Gate::settle`].
-    pub fn settle(&mut self, charged: &Charge, used: &Charge, now: Instant) {
-        self.gates.iter_mut().for_each(|gate| gate.settle(charged, used, now));
+    pub fn settle(&mut self, charged: &Charge, used: &Charge, unseen: &Charge, now: Instant) {
+        self.gates.iter_mut().for_each(|gate| gate.settle(charged, used, unseen, now));
     }
 
     /// See [`Gate::answered`].

@@ -155,6 +155,9 @@ pub struct LaneStatus {
     pub used: Charge,
 }
 
+/// A request that was granted this long ago has reached the provider, or will not be missed.
+const TRANSIT: Duration = Duration::from_secs(1);
+
 /// The scheduler of one lane. `T` travels with a waiting request and comes back with its grant.
 ///
 /// ```
@@ -165,7 +168,7 @@ pub struct LaneStatus {
 /// let now = Instant::now();
 /// let mut gates = Gates::new(Settlement::Never, Duration::ZERO);
 /// gates.set(&[(Limit::tpm(1_000), Source::Configured)], now);
-/// let mut lane = Machine::new(gates);
+/// let mut lane = Machine::new(gates, now);
 /// let ask = || Ask { charge: Charge::tokens(900, 0), ..Ask::default() };
 ///
 /// let Ok(Submitted::Granted(grant)) = lane.submit(ask(), || "first", now) else { panic!() };
@@ -191,6 +194,8 @@ pub struct Machine<T> {
     in_flight: u32,
     arrivals: u64,
     granted: Charge,
+    /// When the last two marks were made, at least [`TRANSIT`] apart, and what had been granted before.
+    marks: [(Instant, Charge); 2],
     estimated: Charge,
     used: Charge,
     admitted: u64,
@@ -202,7 +207,7 @@ pub struct Machine<T> {
 
 impl<T> Machine<T> {
     /// A lane behind `gates`, without other bounds.
-    pub fn new(gates: Gates) -> Self {
+    pub fn new(gates: Gates, now: Instant) -> Self {
         Self {
             gates,
             queue: Queue::new(HashMap::new(), Duration::from_secs(60)),
@@ -212,6 +217,7 @@ impl<T> Machine<T> {
             in_flight: 0,
             arrivals: 0,
             granted: Charge::default(),
+            marks: [(now, Charge::default()); 2],
             estimated: Charge::default(),
             used: Charge::default(),
             admitted: 0,
@@ -354,6 +360,7 @@ impl<T> Machine<T> {
     /// Takes a grant back, corrects the books, and then takes the limits that the answer's headers show.
     pub fn finish(&mut self, grant: Grant, end: End, readings: &[Reading], now: Instant) {
         self.in_flight = self.in_flight.saturating_sub(1);
+        let unseen = self.unseen(&grant, now);
         match end {
             End::Unsent => {
                 self.gates.refund(&grant.charge);
@@ -365,19 +372,18 @@ impl<T> Machine<T> {
                 self.gates.refund(&tokens);
             }
             End::Used(used) => {
-                self.gates.settle(&grant.charge, &used, now);
+                self.gates.settle(&grant.charge, &used, &unseen, now);
                 self.estimated = self.estimated.plus(&grant.charge);
                 self.used = self.used.plus(&used);
             }
         }
-        let unseen = self.granted.minus(&grant.granted_until);
         self.gates.read(readings, &unseen, self.in_flight == 0, now);
     }
 
     /// Takes the limits that the headers of a running request show, as a stream sends them at its beginning. They only
     /// tighten, since the request's own end is still to come.
     pub fn observe(&mut self, grant: &Grant, readings: &[Reading], now: Instant) {
-        let unseen = self.granted.minus(&grant.granted_until);
+        let unseen = self.unseen(grant, now);
         self.gates.read(readings, &unseen, false, now);
     }
 
@@ -485,12 +491,24 @@ impl<T> Machine<T> {
     }
 
     fn grant(&mut self, place: Place, charge: Charge, now: Instant) -> Grant {
+        let [earlier, later] = &mut self.marks;
+        if now.saturating_duration_since(later.0) >= TRANSIT {
+            *earlier = std::mem::replace(later, (now, self.granted));
+        }
         self.in_flight += 1;
         self.admitted += 1;
         self.granted = self.granted.plus(&charge);
         self.first = self.first.or(Some(now));
         self.last = Some(now);
         Grant { charge, at: now, granted_until: self.granted, ticket: Ticket(place) }
+    }
+
+    /// What was granted after `grant`, and so lately that the provider may not have seen it when it answered.
+    fn unseen(&self, grant: &Grant, now: Instant) -> Charge {
+        let [earlier, later] = &self.marks;
+        let mark = if now.saturating_duration_since(later.0) >= TRANSIT { later } else { earlier };
+        let lately = self.granted.minus(&mark.1);
+        self.granted.minus(&grant.granted_until).at_most(&lately)
     }
 
     fn free_place(&self) -> bool {

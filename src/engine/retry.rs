@@ -74,8 +74,10 @@ pub struct RetryBudget {
 }
 
 impl RetryBudget {
-    /// A quiet lane may retry this often without having earned it.
+    /// A new lane may retry this often without having earned it.
     const RESERVE: u32 = 100;
+    /// What can be saved up in quiet times.
+    const MOST: u32 = 1_000;
     /// Every request earns half a retry: enough for one attempt in three to fail.
     const EARNED_TENTHS: u32 = 5;
 
@@ -86,7 +88,7 @@ impl RetryBudget {
 
     /// A new request earns its part of a retry.
     pub fn earn(&mut self) {
-        self.tenths = (self.tenths + Self::EARNED_TENTHS).min(Self::RESERVE * 10);
+        self.tenths = (self.tenths + Self::EARNED_TENTHS).min(Self::MOST * 10);
     }
 
     /// Takes one retry, if there is one left.

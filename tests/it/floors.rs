@@ -5,7 +5,8 @@ use std::path::Path;
 
 #[test]
 fn engine_and_providers_name_no_runtime_no_client_and_no_clock() {
-    let forbidden = ["tokio", "reqwest", "hyper", "Instant::now", "SystemTime::now", "thread::sleep", "crate::scheduler"];
+    let forbidden =
+        ["tokio", "reqwest", "hyper", "Instant::now", "SystemTime::now", "thread::sleep", "crate::scheduler"];
     let mut files = 0;
     for folder in ["src/engine", "src/providers"] {
         visit(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut |path, text| {

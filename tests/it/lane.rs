@@ -178,12 +178,11 @@ async fn models_of_one_pool_share_limits_and_others_do_not() {
     let account = Account::openai().limits(limits).pool("shared", ["a", "b"]);
     let scheduler = Scheduler::builder().account(account).build().unwrap();
     let ask = |model: &'static str| Request::tokens(model, 1, 0);
-    settle(scheduler.try_acquire(ask("a")).unwrap());
-    settle(scheduler.try_acquire(ask("b")).unwrap());
-    assert!(scheduler.try_acquire(ask("a")).is_err());
-    settle(scheduler.try_acquire(ask("gpt-4o")).unwrap());
-    settle(scheduler.try_acquire(ask("gpt-4o-2024-08-06")).unwrap());
-    assert!(scheduler.try_acquire(ask("gpt-4o")).is_err(), "a dated snapshot shares its alias' limits");
+    for (first, second) in [("a", "b"), ("gpt-4o", "gpt-4o-2024-08-06")] {
+        settle(scheduler.acquire(ask(first)).await.unwrap());
+        settle(scheduler.acquire(ask(second)).await.unwrap());
+        assert!(scheduler.try_acquire(ask(first)).is_err(), "{second} has used up what {first} could have used");
+    }
     let pools: Vec<_> = scheduler.snapshot().lanes.into_iter().map(|lane| lane.pool).collect();
     assert_eq!(pools, ["gpt-4o", "shared"]);
 }

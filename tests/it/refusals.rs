@@ -71,8 +71,8 @@ async fn every_spelling_of_a_wait_is_obeyed() {
 }
 
 fn httpdate(at: SystemTime) -> String {
-    let at = jiff::Timestamp::try_from(at).unwrap().to_zoned(jiff::tz::TimeZone::UTC);
-    at.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
+    let at = jiff::Timestamp::try_from(at).unwrap();
+    jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&at).unwrap()
 }
 
 #[tokio::test(start_paused = true)]
@@ -107,10 +107,22 @@ async fn a_wait_is_obeyed_by_the_whole_lane_and_waiters_come_back_one_after_anot
 #[tokio::test(start_paused = true)]
 async fn what_cannot_heal_is_never_repeated() {
     let bodies = [
-        (429, r#"{"error": {"message": "You exceeded your current quota, please check your plan and billing details.", "type": "insufficient_quota", "code": "insufficient_quota"}}"#, Class::QuotaExhausted),
-        (429, r#"{"error": {"message": "Request too large for gpt-4o in organization org-x on tokens per min (TPM): Limit 30000, Requested 40000. The input or output tokens must be reduced in order to run successfully.", "type": "tokens", "code": "rate_limit_exceeded"}}"#, Class::TooLarge),
+        (
+            429,
+            r#"{"error": {"message": "You exceeded your current quota, please check your plan and billing details.", "type": "insufficient_quota", "code": "insufficient_quota"}}"#,
+            Class::QuotaExhausted,
+        ),
+        (
+            429,
+            r#"{"error": {"message": "Request too large for gpt-4o in organization org-x on tokens per min (TPM): Limit 30000, Requested 40000. The input or output tokens must be reduced in order to run successfully.", "type": "tokens", "code": "rate_limit_exceeded"}}"#,
+            Class::TooLarge,
+        ),
         (400, r#"{"error": {"message": "nope", "type": "invalid_request_error"}}"#, Class::Invalid),
-        (401, r#"{"error": {"message": "Incorrect API key provided", "code": "invalid_api_key"}}"#, Class::Unauthorized),
+        (
+            401,
+            r#"{"error": {"message": "Incorrect API key provided", "code": "invalid_api_key"}}"#,
+            Class::Unauthorized,
+        ),
         (403, "{}", Class::Forbidden),
     ];
     for (status, body, class) in bodies {

@@ -35,7 +35,7 @@ const FILLERS: &[&str] = &["provided", "is", "was"];
 /// `message` with everything that looks like a key masked, on one line, cut to 500 characters.
 ///
 /// Error messages repeat what was sent ("Incorrect API key provided: …"), and a proxy may echo whole headers.
-pub(super) fn clean(message: &str) -> String {
+pub(crate) fn clean(message: &str) -> String {
     let mut masked = String::new();
     let mut rest = message.trim();
     let mut before = Before::default();

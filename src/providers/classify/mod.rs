@@ -16,6 +16,7 @@ use super::{Observation, Provider};
 use crate::cost::{DAY, Dimension, Limit};
 
 pub use self::class::{Class, Retry};
+pub(crate) use self::mask::clean;
 
 /// A failed request, as its response tells it. `Display` is one line with the advice; it never shows a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
