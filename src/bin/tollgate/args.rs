@@ -20,7 +20,7 @@ pub(crate) enum Command {
     /// Send every request of a file, within the rate limits
     Run(Box<RunArgs>),
     /// Serve an imitation of the OpenAI API that enforces rate limits
-    Mock(MockArgs),
+    Mock(Box<MockArgs>),
 }
 
 const RUN_EXAMPLES: &str = "\
@@ -135,7 +135,7 @@ pub(crate) struct LimitArgs {
     #[arg(long, conflicts_with_all = ["tier", "rpm", "rpd", "tpm", "tpd", "config"])]
     pub(crate) unlimited: bool,
 
-    /// Requests under way at once [default: as many as the system allows, at most 4096]
+    /// Requests under way at once [default: as many as the system allows, at most 2048]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_concurrent: Option<u32>,
 

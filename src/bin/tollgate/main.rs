@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         let exit = runtime.block_on(async {
             match args.command {
                 Command::Run(args) => run::run(*args).await,
-                Command::Mock(args) => mock::serve(args).await,
+                Command::Mock(args) => mock::serve(*args).await,
             }
         });
         // Nobody waits for what is still under way after a second Ctrl-C.

@@ -26,7 +26,7 @@ use super::tally::Tally;
 use crate::stop::{Level, Stop};
 
 /// Lines that may be in memory at once, in bytes. A hundred kilobytes each still leaves room for hundreds of requests.
-const READ_AHEAD: usize = 64 << 20;
+const READ_AHEAD: usize = 32 << 20;
 
 /// After so many failures of a kind that meets every row, and no success in between, the rest is better left for later.
 const HOPELESS: u64 = 100;
