@@ -176,6 +176,28 @@ impl Scheduler {
         Ok(ChatStream::new(answered.value, answered.permit, answered.facts))
     }
 
+    /// The HTTP request that the built-in client makes for `attempt`: `body` as it is, to `path` below the account's base
+    /// URL, with the key in the provider's own header. For a [`submit`](Scheduler::submit) closure that wants to do something
+    /// before each attempt, or to add headers of its own.
+    ///
+    /// ```no_run
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tollgate::{Request, Scheduler};
+    ///
+    /// let scheduler = Scheduler::builder().build()?;
+    /// let body = serde_json::json!({"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 64});
+    /// let response = scheduler
+    ///     .submit(Request::chat(&body), |attempt| {
+    ///         println!("attempt {}", attempt.number());
+    ///         scheduler.post(&attempt, "/chat/completions", body.to_string()).header("x-team", "search").send()
+    ///     })
+    ///     .await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn post(&self, attempt: &Attempt, path: &str, body: impl Into<Bytes>) -> reqwest::RequestBuilder {
+        self.http().post(attempt, path, body.into())
+    }
+
     async fn make(
         &self,
         request: Request,

@@ -1,4 +1,5 @@
-//! A rate-limit-aware request scheduler for LLM APIs.
+#![cfg_attr(feature = "client", doc = include_str!("../README.md"))]
+#![cfg_attr(not(feature = "client"), doc = "A rate-limit-aware request scheduler for LLM APIs.")]
 
 mod attempt;
 #[cfg(feature = "client")]

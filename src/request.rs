@@ -83,12 +83,7 @@ impl Request {
 
     fn of<B: Serialize + ?Sized>(body: &B, read: impl FnOnce(&Value) -> Prompt) -> Self {
         match serde_json::to_value(body) {
-            Ok(body) => {
-                let prompt = read(&body);
-                let mut request = Self::new(prompt.model().to_owned(), Estimate::default());
-                request.size = Size::Prompt(Arc::new(prompt));
-                request
-            }
+            Ok(body) => read(&body).into(),
             Err(error) => {
                 let mut request = Self::new("", Estimate::default());
                 request.size = Size::Unreadable(Arc::new(error));
@@ -125,5 +120,14 @@ impl Request {
     pub fn max_wait(mut self, wait: Duration) -> Self {
         self.max_wait = Some(wait);
         self
+    }
+}
+
+/// A request whose prompt was taken out of its body already.
+impl From<Prompt> for Request {
+    fn from(prompt: Prompt) -> Self {
+        let mut request = Self::new(prompt.model().to_owned(), Estimate::default());
+        request.size = Size::Prompt(Arc::new(prompt));
+        request
     }
 }

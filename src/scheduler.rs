@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Instant;
 
 use dashmap::DashMap;
 use serde::Serialize;
@@ -141,6 +142,7 @@ pub(crate) struct Answered<T> {
 }
 
 /// A call that ended, and how its books were closed.
+#[expect(clippy::large_enum_variant, reason = "one is on the stack for a moment; a box would cost every call")]
 pub(crate) enum Ended<T, E> {
     Answered(Answered<T>),
     /// The last attempt's result was an error answer that is the caller's to read; its books are closed.
@@ -271,18 +273,33 @@ impl Scheduler {
     /// Every lane that was used so far, with its limits, queue and books.
     pub fn snapshot(&self) -> Snapshot {
         let now = clock::now();
-        let mut lanes: Vec<_> = self
-            .lanes()
-            .into_iter()
-            .map(|lane| LaneSnapshot {
-                account: self.inner.accounts[lane.account].settings.name().to_owned(),
-                pool: lane.pool.to_string(),
-                status: lane.with(|machine| machine.status(now)),
-                counters: lane.counters(),
-            })
-            .collect();
+        let mut lanes: Vec<_> = self.lanes().iter().map(|lane| self.look_at(lane, now)).collect();
         lanes.sort_by(|a, b| (&a.account, &a.pool).cmp(&(&b.account, &b.pool)));
         Snapshot { lanes }
+    }
+
+    /// The lane of a model of the first account, with its limits, queue and books. It is made if it was not used yet.
+    ///
+    /// ```
+    /// use tollgate::{Account, Limit, Scheduler};
+    ///
+    /// let scheduler = Scheduler::builder().account(Account::openai().tier(1)).build()?;
+    /// let lane = scheduler.lane_of("gpt-4o-2024-08-06");
+    /// assert_eq!((lane.pool.as_str(), lane.status.gates[0].limit), ("gpt-4o", Limit::rpm(500)));
+    /// # Ok::<(), tollgate::ConfigError>(())
+    /// ```
+    pub fn lane_of(&self, model: &str) -> LaneSnapshot {
+        let lane = self.lane(&self.inner.accounts[0], 0, model);
+        self.look_at(&lane, clock::now())
+    }
+
+    fn look_at(&self, lane: &Lane, now: Instant) -> LaneSnapshot {
+        LaneSnapshot {
+            account: self.inner.accounts[lane.account].settings.name().to_owned(),
+            pool: lane.pool.to_string(),
+            status: lane.with(|machine| machine.status(now)),
+            counters: lane.counters(),
+        }
     }
 
     /// Takes no new requests from now on. Those that wait and those under way go on, retries included.

@@ -75,8 +75,10 @@ pub struct Gate {
     /// The allowance until the first answer.
     careful: Option<Careful>,
     blocked_until: Option<Instant>,
-    /// Everything ever charged, net of refunds by the active book's rule.
+    /// Everything ever charged, less what never reached the provider.
     spent: u64,
+    /// What finished requests did not use of it, which counts only where the settled book decides: that may be learned late.
+    unused: u64,
 }
 
 #[derive(Debug)]
@@ -135,6 +137,7 @@ impl Gate {
             }),
             blocked_until: None,
             spent: 0,
+            unused: 0,
         }
     }
 
@@ -217,9 +220,7 @@ impl Gate {
             }
         } else {
             self.settled.refund_late(charged - used, unseen, now);
-            if self.active == Books::Settled {
-                self.spent = self.spent.saturating_sub(charged - used);
-            }
+            self.unused = self.unused.saturating_add(charged - used);
         }
     }
 
@@ -279,7 +280,7 @@ impl Gate {
             full_in: book.full_at(now) - now,
             blocked_for: self.blocked_until.filter(|until| *until > now).map(|until| until - now),
             books: self.active,
-            spent: self.spent,
+            spent: if self.active == Books::Settled { self.spent.saturating_sub(self.unused) } else { self.spent },
         }
     }
 

@@ -1,5 +1,6 @@
 //! Settings of the mock, plain and serialisable.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -14,6 +15,8 @@ pub struct MockConfig {
     pub listen: SocketAddr,
     /// The limits of every API key and model pool. Default: none.
     pub limits: MockLimits,
+    /// Models with limits of their own, which replace [`limits`](Self::limits) as a whole. Default: none.
+    pub models: BTreeMap<String, MockLimits>,
     /// What a request is charged at admission. Default: input plus output cap.
     pub charge: ChargeRule,
     /// The output tokens that a request without an output cap is charged for, per choice. Default: 217, which OpenAI
@@ -48,6 +51,7 @@ impl Default for MockConfig {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             limits: MockLimits::default(),
+            models: BTreeMap::new(),
             charge: ChargeRule::default(),
             predicted_output: 217,
             settle: true,
@@ -67,6 +71,7 @@ impl fmt::Debug for MockConfig {
         let Self {
             listen,
             limits,
+            models,
             charge,
             predicted_output,
             settle,
@@ -81,6 +86,7 @@ impl fmt::Debug for MockConfig {
         f.debug_struct("MockConfig")
             .field("listen", listen)
             .field("limits", limits)
+            .field("models", models)
             .field("charge", charge)
             .field("predicted_output", predicted_output)
             .field("settle", settle)

@@ -43,7 +43,7 @@ pub(crate) enum Entry {
 
 impl Gate {
     pub(crate) fn new(config: MockConfig) -> Self {
-        let ledger = Ledger::new(config.limits, config.refusals_count);
+        let ledger = Ledger::new(config.limits, &config.models, config.refusals_count);
         let state = State { ledger, tally: Tally::default(), arrivals: 0 };
         Self { config, clock: Clock::start(), state: Mutex::new(state), answers: AtomicU64::new(0) }
     }

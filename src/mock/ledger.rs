@@ -4,7 +4,7 @@
 //! `Duration` since the start. A level counts in tokens × nanoseconds of window, so that a leak of `limit` per `window`
 //! is the product of two integers and nothing is ever rounded; only what is *shown* is whole.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use super::config::MockLimits;
@@ -133,14 +133,23 @@ fn time_to_leak(which: Which, limit: u64, amount: i128) -> Duration {
 /// All levels of all keys and pools.
 pub(crate) struct Ledger {
     limits: MockLimits,
+    /// By pool.
+    own: HashMap<Box<str>, MockLimits>,
     refusals_count: bool,
     index: HashMap<Box<str>, HashMap<Box<str>, usize>>,
-    pages: Vec<[Level; 4]>,
+    pages: Vec<Sheet>,
+}
+
+/// The levels of one page. `own` limits stay when the others are changed.
+struct Sheet {
+    levels: [Level; 4],
+    own: Option<MockLimits>,
 }
 
 impl Ledger {
-    pub(crate) fn new(limits: MockLimits, refusals_count: bool) -> Self {
-        Self { limits, refusals_count, index: HashMap::new(), pages: Vec::new() }
+    pub(crate) fn new(limits: MockLimits, models: &BTreeMap<String, MockLimits>, refusals_count: bool) -> Self {
+        let own = models.iter().map(|(model, limits)| (pool_of(model).into(), *limits)).collect();
+        Self { limits, own, refusals_count, index: HashMap::new(), pages: Vec::new() }
     }
 
     pub(crate) fn limits(&self) -> MockLimits {
@@ -162,7 +171,7 @@ impl Ledger {
             return Page(*page);
         }
         let page = self.pages.len();
-        self.pages.push(Default::default());
+        self.pages.push(Sheet { levels: Default::default(), own: self.own.get(pool).copied() });
         self.index.entry(key.into()).or_default().insert(pool.into(), page);
         Page(page)
     }
@@ -210,21 +219,26 @@ impl Ledger {
         }
     }
 
+    fn limits_of(&self, page: Page) -> MockLimits {
+        self.pages[page.0].own.unwrap_or(self.limits)
+    }
+
     fn stricter(&self, page: Page, minute: Which, day: Which) -> Option<Gauge> {
-        let which = match (minute.amount(&self.limits), day.amount(&self.limits)) {
+        let limits = self.limits_of(page);
+        let which = match (minute.amount(&limits), day.amount(&limits)) {
             (Some(per_minute), Some(per_day)) if u128::from(per_minute) * 24 * 60 <= u128::from(per_day) => minute,
             (_, Some(_)) => day,
             (_, None) => minute,
         };
-        let limit = which.amount(&self.limits)?;
-        let used = self.pages[page.0][which as usize].used(which);
+        let limit = which.amount(&limits)?;
+        let used = self.pages[page.0].levels[which as usize].used(which);
         let reset = time_to_leak(which, limit, used.into());
         Some(Gauge { limit, remaining: limit.saturating_sub(used), reset })
     }
 
     fn refusal(&self, page: Page, which: Which, tokens: u64) -> Option<Refusal> {
-        let limit = which.amount(&self.limits)?;
-        let used = self.pages[page.0][which as usize].used(which);
+        let limit = which.amount(&self.limits_of(page))?;
+        let used = self.pages[page.0].levels[which as usize].used(which);
         let requested = requested(which, tokens);
         let over = i128::from(used) + i128::from(requested) - i128::from(limit);
         let wait = (requested <= limit).then(|| time_to_leak(which, limit, over));
@@ -232,9 +246,10 @@ impl Ledger {
     }
 
     fn leak(&mut self, page: Page, now: Duration) {
+        let limits = self.limits_of(page);
         for which in Which::ALL {
-            let level = &mut self.pages[page.0][which as usize];
-            match which.amount(&self.limits) {
+            let level = &mut self.pages[page.0].levels[which as usize];
+            match which.amount(&limits) {
                 Some(limit) => level.leak(limit, now),
                 None => *level = Level { at: now, load: 0 }, // a limit set later starts empty
             }
@@ -242,8 +257,8 @@ impl Ledger {
     }
 
     fn add(&mut self, page: Page, which: Which, amount: i128) {
-        if which.amount(&self.limits).is_some() {
-            self.pages[page.0][which as usize].add(which, amount);
+        if which.amount(&self.limits_of(page)).is_some() {
+            self.pages[page.0].levels[which as usize].add(which, amount);
         }
     }
 }
@@ -286,7 +301,7 @@ mod tests {
     }
 
     fn ledger(limits: MockLimits) -> (Ledger, Page) {
-        let mut ledger = Ledger::new(limits, false);
+        let mut ledger = Ledger::new(limits, &BTreeMap::new(), false);
         let page = ledger.page("sk-1", "gpt-4o");
         (ledger, page)
     }
@@ -380,7 +395,7 @@ mod tests {
 
     #[test]
     fn a_refused_request_takes_one_where_refusals_count() {
-        let mut ledger = Ledger::new(limits(Which::Rpm, 3), true);
+        let mut ledger = Ledger::new(limits(Which::Rpm, 3), &BTreeMap::new(), true);
         let page = ledger.page("sk-1", "gpt-4o");
         for _ in 0..3 {
             ledger.admit(page, START, 0).unwrap();
@@ -475,6 +490,19 @@ mod tests {
         ledger.set_limits(ms(30_000), MockLimits::default());
         ledger.admit(page, ms(30_000), u64::MAX).unwrap();
         assert_eq!(ledger.standing(page, ms(30_000)), Standing::default());
+    }
+
+    #[test]
+    fn a_model_with_limits_of_its_own_has_only_those() {
+        let own = BTreeMap::from([("gpt-4o-2024-08-06".to_owned(), limits(Which::Rpm, 2))]);
+        let mut ledger = Ledger::new(limits(Which::Tpm, 10), &own, false);
+        let (alias, other) = (ledger.page("sk-1", "gpt-4o"), ledger.page("sk-1", "gpt-4o-mini"));
+        assert_eq!(ledger.admit(other, START, 11).unwrap_err().which, Which::Tpm);
+        ledger.admit(alias, START, 11).unwrap();
+        ledger.set_limits(START, MockLimits::default());
+        ledger.admit(other, START, 11).unwrap();
+        ledger.admit(alias, START, 11).unwrap();
+        assert_eq!(ledger.admit(alias, START, 11).unwrap_err().which, Which::Rpm);
     }
 
     #[test]

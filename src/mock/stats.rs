@@ -178,26 +178,44 @@ impl Tally {
 }
 
 /// The admissions of the last 60 seconds. Any 60 seconds with the most in them can be moved to end at an admission
-/// without losing one, so looking back from each admission finds the maximum.
+/// without losing one, so looking back from each admission finds the maximum. Those of one millisecond are kept as one,
+/// which bounds the log whatever the rate, and the maximum is exact but for that millisecond.
 #[derive(Debug, Default)]
 struct Minute {
-    log: VecDeque<(Duration, u64)>,
+    log: VecDeque<Admissions>,
+    requests: u64,
+    tokens: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Admissions {
+    /// When the first of them was.
+    at: Duration,
+    requests: u64,
     tokens: u64,
 }
 
 impl Minute {
     fn add(&mut self, now: Duration, tokens: u64) -> (u64, u64) {
-        while let Some((at, old)) = self.log.front().copied()
-            && now.saturating_sub(at) >= MINUTE
+        while let Some(old) = self.log.front().copied()
+            && now.saturating_sub(old.at) >= MINUTE
         {
             self.log.pop_front();
-            self.tokens -= old;
+            self.requests -= old.requests;
+            self.tokens -= old.tokens;
         }
         // Clipped so that what is subtracted later is what was added.
         let tokens = tokens.min(u64::MAX - self.tokens);
-        self.log.push_back((now, tokens));
+        match self.log.back_mut().filter(|last| last.at.as_millis() == now.as_millis()) {
+            Some(last) => {
+                last.requests += 1;
+                last.tokens += tokens;
+            }
+            None => self.log.push_back(Admissions { at: now, requests: 1, tokens }),
+        }
+        self.requests += 1;
         self.tokens += tokens;
-        (self.log.len() as u64, self.tokens)
+        (self.requests, self.tokens)
     }
 }
 

@@ -1,2 +1,49 @@
-//! The `tollgate` program.
-fn main() {}
+//! `tollgate`: sends a file of requests to an LLM API as fast as its rate limits allow, and imitates such an API.
+
+mod args;
+mod mock;
+mod run;
+mod show;
+mod stop;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Args, Command};
+
+/// What the program's exit code means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exit {
+    /// Everything that was asked for is done.
+    Done = 0,
+    /// Some rows failed.
+    Failed = 1,
+    /// The arguments, the configuration or the input are wrong, or a file cannot be used.
+    Unusable = 2,
+    /// Stopped by Ctrl-C or SIGTERM.
+    Interrupted = 130,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let exit = runtime().and_then(|runtime| {
+        let exit = runtime.block_on(async {
+            match args.command {
+                Command::Run(args) => run::run(*args).await,
+                Command::Mock(args) => mock::serve(*args).await,
+            }
+        });
+        // Nobody waits for what is still under way after a second Ctrl-C.
+        runtime.shutdown_background();
+        exit
+    });
+    ExitCode::from(exit.unwrap_or_else(|error| {
+        show::error(&error);
+        Exit::Unusable
+    }) as u8)
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}

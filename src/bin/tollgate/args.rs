@@ -1,0 +1,353 @@
+//! What was typed. What it means is decided in `run::settings` and `mock`.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use tollgate::{Limits, Provider};
+
+/// Sends requests to LLM APIs as fast as the rate limits allow, and not faster.
+#[derive(Debug, Parser)]
+#[command(name = "tollgate", version, propagate_version = true, arg_required_else_help = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Send every request of a file, within the rate limits
+    Run(Box<RunArgs>),
+    /// Serve an imitation of the OpenAI API that enforces rate limits
+    Mock(Box<MockArgs>),
+}
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  Try it, without a key and without a network:
+    tollgate run examples/requests.jsonl --mock
+  Send a file to OpenAI with the limits of tier 2; results go to requests.results.jsonl:
+    export OPENAI_API_KEY=sk-…
+    tollgate run requests.jsonl --tier 2
+  The same command again does what is missing, after Ctrl-C or a crash too:
+    tollgate run requests.jsonl --tier 2
+  Limits of your own, another provider, a report for a program to read:
+    tollgate run requests.jsonl --provider groq --rpm 30 --tpm 6k --report report.json
+  In a pipe:
+    jq -c . requests.json | tollgate run - --tier 1 > results.jsonl
+
+Each line of FILE is either the body of an API call, with an optional `metadata` that is carried to the result (and not sent,
+unless the body says `store: true`), or a line in the shape of OpenAI's Batch API (custom_id, method, url, body).
+
+Exit codes: 0 all rows succeeded, 1 some failed, 2 wrong arguments or input (nothing was sent), 130 interrupted.";
+
+#[derive(Debug, Parser)]
+#[command(after_help = RUN_EXAMPLES)]
+pub(crate) struct RunArgs {
+    /// The requests, one JSON object a line; `-` is standard input
+    #[arg(value_name = "FILE")]
+    pub(crate) input: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) rows: RowArgs,
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+    #[command(flatten)]
+    pub(crate) mock: MockedArgs,
+    #[command(flatten)]
+    pub(crate) talk: TalkArgs,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Rows and results")]
+pub(crate) struct RowArgs {
+    /// Where the results go; `-` is standard output [default: NAME.results.jsonl beside FILE]
+    #[arg(short, long, value_name = "OUT")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// Send plain bodies to this path below the base URL, instead of the one that their shape tells
+    #[arg(long, value_name = "PATH")]
+    pub(crate) endpoint: Option<String>,
+
+    /// Go on without the lines that cannot be sent
+    #[arg(long)]
+    pub(crate) skip_invalid: bool,
+
+    /// Run those rows again whose result is a failure
+    #[arg(long)]
+    pub(crate) retry_failed: bool,
+
+    /// What to do with rows that an earlier run sent and that have no result: the provider may have done them
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t = Uncertain::Run)]
+    pub(crate) uncertain: Uncertain,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Uncertain {
+    /// Send them again
+    Run,
+    /// Leave them without a result
+    Skip,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Where to send")]
+pub(crate) struct TargetArgs {
+    /// Send to a mock inside this process, which enforces the same limits: no key, no network
+    #[arg(long, conflicts_with_all = ["base_url", "api_key_env"])]
+    pub(crate) mock: bool,
+
+    /// The address of the API, `/v1` included [default: OPENAI_BASE_URL, or the provider's]
+    #[arg(long, value_name = "URL")]
+    pub(crate) base_url: Option<String>,
+
+    /// Whose rules and headers apply: openai, azure, anthropic, gemini, groq or mistral [default: openai]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) provider: Option<Provider>,
+
+    /// The environment variable that holds the API key [default: OPENAI_API_KEY, or the provider's]
+    #[arg(long, value_name = "VARIABLE")]
+    pub(crate) api_key_env: Option<String>,
+
+    /// A configuration file (TOML); the other options override its first account
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// How long to wait for one answer [default: 600]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) timeout: Option<Duration>,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Limits")]
+pub(crate) struct LimitArgs {
+    /// Take the published limits of this tier, by number or name
+    #[arg(long, value_name = "TIER")]
+    pub(crate) tier: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) amounts: AmountArgs,
+
+    /// No limits but those that the provider's headers show
+    #[arg(long, conflicts_with_all = ["tier", "rpm", "rpd", "tpm", "tpd", "config"])]
+    pub(crate) unlimited: bool,
+
+    /// Requests under way at once [default: as many as the system allows, at most 2048]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_concurrent: Option<u32>,
+
+    /// Attempts per row, the first included [default: 6]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_attempts: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct AmountArgs {
+    /// Requests per minute (like the next three: 500, 30_000, 200k or 2m)
+    #[arg(long, value_name = "N", value_parser = amount)]
+    pub(crate) rpm: Option<u64>,
+    /// Requests per day
+    #[arg(long, value_name = "N", value_parser = amount)]
+    pub(crate) rpd: Option<u64>,
+    /// Tokens per minute
+    #[arg(long, value_name = "N", value_parser = amount)]
+    pub(crate) tpm: Option<u64>,
+    /// Tokens per day
+    #[arg(long, value_name = "N", value_parser = amount)]
+    pub(crate) tpd: Option<u64>,
+}
+
+impl AmountArgs {
+    /// Writes what was typed over `limits`.
+    pub(crate) fn over(self, limits: &mut Limits) {
+        let Self { rpm, rpd, tpm, tpd } = self;
+        limits.rpm = rpm.or(limits.rpm);
+        limits.rpd = rpd.or(limits.rpd);
+        limits.tpm = tpm.or(limits.tpm);
+        limits.tpd = tpd.or(limits.tpd);
+    }
+
+    /// Whether any was typed.
+    pub(crate) fn any(self) -> bool {
+        let Self { rpm, rpd, tpm, tpd } = self;
+        rpm.or(rpd).or(tpm).or(tpd).is_some()
+    }
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "With --mock")]
+pub(crate) struct MockedArgs {
+    /// How long the mock's answers take, give or take a quarter [default: 0.8]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, requires = "mock")]
+    pub(crate) mock_latency: Option<Duration>,
+
+    /// The mock's seed
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) mock_seed: u64,
+
+    /// Let the mock give back tokens that were reserved and not used
+    #[arg(long, requires = "mock")]
+    pub(crate) mock_settle: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "What to tell")]
+pub(crate) struct TalkArgs {
+    /// Write the figures of the summary to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+
+    /// Say nothing but errors
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+
+    /// Tell each row that fails
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+}
+
+const MOCK_EXAMPLES: &str = "\
+Examples:
+  The limits that OpenAI gives gpt-4o-mini in tier 1, answers after about 0.8 s:
+    tollgate mock --tier 1 --model gpt-4o-mini --latency 0.8
+  Limits of your own, and one request in fifty fails:
+    tollgate mock --rpm 60 --tpm 30k --error-503 0.02
+  Then, in another terminal:
+    OPENAI_BASE_URL=http://127.0.0.1:8080/v1 OPENAI_API_KEY=anything python my_script.py
+    curl http://127.0.0.1:8080/stats";
+
+#[derive(Debug, Parser)]
+#[command(after_help = MOCK_EXAMPLES)]
+pub(crate) struct MockArgs {
+    /// The port to listen on; 0 is any free one
+    #[arg(long, value_name = "N", default_value_t = 8080)]
+    pub(crate) port: u16,
+
+    /// The address to listen on
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub(crate) host: IpAddr,
+
+    /// An API key to accept; may be given several times [default: any key]
+    #[arg(long, value_name = "KEY", hide_env_values = true)]
+    pub(crate) api_key: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) limits: MockLimitArgs,
+    #[command(flatten)]
+    pub(crate) behaviour: BehaviourArgs,
+    #[command(flatten)]
+    pub(crate) faults: FaultArgs,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Limits (of each key and model)")]
+pub(crate) struct MockLimitArgs {
+    /// Enforce OpenAI's published limits of this tier
+    #[arg(long, value_name = "TIER")]
+    pub(crate) tier: Option<String>,
+
+    /// Whose limits of that tier
+    #[arg(long, value_name = "MODEL", default_value = "gpt-4o-mini")]
+    pub(crate) model: String,
+
+    #[command(flatten)]
+    pub(crate) amounts: AmountArgs,
+
+    /// What a request is charged at admission
+    #[arg(long, value_enum, value_name = "RULE", default_value_t = ChargeArg::Sum)]
+    pub(crate) charge: ChargeArg,
+
+    /// Correct the charge to the real usage when the answer is complete [default]
+    #[arg(long, overrides_with = "no_settle")]
+    pub(crate) settle: bool,
+
+    /// Leave the charge as it was at admission
+    #[arg(long)]
+    pub(crate) no_settle: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ChargeArg {
+    /// The input and the output cap together
+    Sum,
+    /// The larger of the two
+    Max,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Behaviour")]
+pub(crate) struct BehaviourArgs {
+    /// How long answers take, give or take a quarter
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "0")]
+    pub(crate) latency: Duration,
+
+    /// Seed of latencies, lengths and faults
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Faults (each a probability from 0 to 1)")]
+pub(crate) struct FaultArgs {
+    /// Answer 503, overloaded
+    #[arg(long = "error-503", value_name = "P", default_value_t = 0.0)]
+    pub(crate) error_503: f64,
+    /// Answer 500
+    #[arg(long = "error-500", value_name = "P", default_value_t = 0.0)]
+    pub(crate) error_500: f64,
+    /// Answer 429 although the limits have room
+    #[arg(long = "error-429", value_name = "P", default_value_t = 0.0)]
+    pub(crate) error_429: f64,
+    /// Close the connection without an answer
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    pub(crate) reset: f64,
+    /// Never answer
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    pub(crate) hang: f64,
+    /// Let the body trickle
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    pub(crate) slow_body: f64,
+}
+
+/// A number of seconds, fractions allowed.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.trim().parse().map_err(|_| "expected a number of seconds, such as 0.8".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|_| "expected a number of seconds from 0 on".to_owned())
+}
+
+/// A whole number above zero, as people write large ones: `30_000`, `30,000`, `200k`, `2m`.
+fn amount(text: &str) -> Result<u64, String> {
+    let wrong = || "expected a whole number above 0, such as 500, 30_000, 200k or 2m".to_owned();
+    let lower = text.trim().to_ascii_lowercase();
+    let (digits, factor) = match lower.strip_suffix(['k', 'm']) {
+        Some(digits) => (digits, if lower.ends_with('k') { 1_000 } else { 1_000_000 }),
+        None => (lower.as_str(), 1),
+    };
+    let plain: String = digits.chars().filter(|c| !matches!(c, '_' | ',')).collect();
+    let number: u64 = plain.parse().map_err(|_| wrong())?;
+    number.checked_mul(factor).filter(|amount| *amount > 0).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_holds_together() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn amounts_are_read_as_people_write_them() {
+        let read = ["500", "30_000", "30,000", "200k", "2M"].map(|text| amount(text).ok());
+        assert_eq!(read, [500, 30_000, 30_000, 200_000, 2_000_000].map(Some));
+        for wrong in ["0", "", "k", "-1", "1.5", "99999999999999999999", "99999999999999999k", "5x"] {
+            assert!(amount(wrong).is_err(), "{wrong}");
+        }
+    }
+}

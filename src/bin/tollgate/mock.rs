@@ -1,0 +1,149 @@
+//! `tollgate mock`: the mock provider as a server of its own.
+
+use std::io::Write;
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result, bail};
+use comfy_table::{Table, presets};
+use tollgate::mock::{ChargeRule, Faults, Latency, Mock, MockConfig, MockLimits, Stats};
+use tollgate::providers::{self, Provider};
+use tollgate::{DAY, Dimension, Limit, Limits, MINUTE};
+
+use crate::Exit;
+use crate::args::{BehaviourArgs, ChargeArg, FaultArgs, MockArgs, MockLimitArgs};
+use crate::show;
+use crate::stop::{Level, Stop};
+
+/// Serves until Ctrl-C, then tells what it saw.
+pub(crate) async fn serve(args: MockArgs) -> Result<Exit> {
+    let config = config(args)?;
+    let stop = Stop::new();
+    stop.listen().context("cannot listen for signals")?;
+    let address = config.listen;
+    let limits = config.limits;
+    let mock = Mock::start(config).await.with_context(|| format!("cannot serve on {address}"))?;
+    let url = mock.url();
+    let root = url.trim_end_matches("/v1");
+    say(&format!(
+        "An imitation of the OpenAI API is served at {url}\n\
+         Limits: {}\n\
+         Point a client at it: export OPENAI_BASE_URL={url} OPENAI_API_KEY=anything\n\
+         What it saw: curl {root}/stats\n\
+         Ctrl-C ends it.\n",
+        described(&limits)
+    ));
+    let stats = mock.serve_until(stop.reached(Level::Drain)).await;
+    say(&format!("\n{}\n", table(&stats)));
+    Ok(Exit::Done)
+}
+
+/// Writes to standard output, where nobody may be left to read.
+fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+fn config(args: MockArgs) -> Result<MockConfig> {
+    let MockArgs { port, host, api_key, limits, behaviour, faults } = args;
+    let BehaviourArgs { latency, seed } = behaviour;
+    let FaultArgs { error_503, error_500, error_429, reset, hang, slow_body } = faults;
+    Ok(MockConfig {
+        listen: SocketAddr::new(host, port),
+        charge: match limits.charge {
+            ChargeArg::Sum => ChargeRule::InputPlusCap,
+            ChargeArg::Max => ChargeRule::MaxOfInputAndCap,
+        },
+        settle: limits.settle || !limits.no_settle,
+        limits: mock_limits(&limits)?,
+        latency: if latency.is_zero() { Latency::default() } else { Latency::about(latency) },
+        seed,
+        faults: Faults { error_503, error_500, error_429, reset, hang, slow_body, ..Faults::default() },
+        keys: (!api_key.is_empty()).then_some(api_key),
+        ..MockConfig::default()
+    })
+}
+
+fn mock_limits(args: &MockLimitArgs) -> Result<MockLimits> {
+    let mut limits = match &args.tier {
+        Some(tier) => {
+            let Some(row) = providers::lookup(Provider::Openai, tier, &args.model) else {
+                let known = providers::tiers(Provider::Openai).join(", ");
+                bail!("no limits are known for {} in tier {tier}; the tiers are {known}", args.model);
+            };
+            enforced(row.limits)
+        }
+        None => MockLimits::default(),
+    };
+    let mut typed = Limits::default();
+    args.amounts.over(&mut typed);
+    limits.rpm = typed.rpm.or(limits.rpm);
+    limits.rpd = typed.rpd.or(limits.rpd);
+    limits.tpm = typed.tpm.or(limits.tpm);
+    limits.tpd = typed.tpd.or(limits.tpd);
+    Ok(limits)
+}
+
+/// Those of `limits` that the mock can enforce.
+pub(crate) fn enforced(limits: impl IntoIterator<Item = Limit>) -> MockLimits {
+    let mut enforced = MockLimits::default();
+    for limit in limits {
+        match (limit.dimension, limit.window) {
+            (Dimension::Requests, MINUTE) => enforced.rpm = Some(limit.amount),
+            (Dimension::Requests, DAY) => enforced.rpd = Some(limit.amount),
+            (Dimension::Tokens, MINUTE) => enforced.tpm = Some(limit.amount),
+            (Dimension::Tokens, DAY) => enforced.tpd = Some(limit.amount),
+            _ => {}
+        }
+    }
+    enforced
+}
+
+fn described(limits: &MockLimits) -> String {
+    let MockLimits { rpm, rpd, tpm, tpd } = *limits;
+    let named = [("RPM", rpm), ("RPD", rpd), ("TPM", tpm), ("TPD", tpd)];
+    let set: Vec<_> =
+        named.iter().filter_map(|(name, amount)| Some(format!("{name} {}", show::count((*amount)?)))).collect();
+    if set.is_empty() { "none".to_owned() } else { set.join(", ") }
+}
+
+fn table(stats: &Stats) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_BORDERS_ONLY);
+    let mut row = |name: &str, value: String| {
+        table.add_row([name.to_owned(), value]);
+    };
+    row("requests", show::count(stats.requests));
+    row("answered", show::count(stats.answered));
+    for (limit, refused) in
+        [("RPM", stats.refused.rpm), ("RPD", stats.refused.rpd), ("TPM", stats.refused.tpm), ("TPD", stats.refused.tpd)]
+    {
+        if refused > 0 {
+            row(&format!("refused by {limit} (429)"), show::count(refused));
+        }
+    }
+    if stats.refused.total() == 0 {
+        row("refused by a limit (429)", "0".to_owned());
+    }
+    let faults = stats.faults;
+    for (name, number) in [
+        ("played 503", faults.error_503),
+        ("played 500", faults.error_500),
+        ("played 429", faults.error_429),
+        ("played reset", faults.reset),
+        ("played hang", faults.hang),
+        ("played slow body", faults.slow_body),
+        ("without an accepted key", stats.unauthorised),
+        ("malformed", stats.invalid),
+        ("ended without an answer", stats.abandoned),
+    ] {
+        if number > 0 {
+            row(name, show::count(number));
+        }
+    }
+    row("tokens charged at admission", show::count(stats.charged_tokens));
+    row("tokens used", show::count(stats.used_input_tokens.saturating_add(stats.used_output_tokens)));
+    row("most under way at once", show::count(stats.largest_in_flight));
+    row("busiest minute, requests", show::count(stats.busiest_minute_requests));
+    row("busiest minute, tokens", show::count(stats.busiest_minute_tokens));
+    table
+}

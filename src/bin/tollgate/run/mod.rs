@@ -1,0 +1,258 @@
+//! `tollgate run`: check everything, do what is missing, tell what became of it.
+//!
+//! The input is read twice, in memory for a few lines: once to check it and to note where the rows are that have no result
+//! yet (16 bytes each), once to send them. What was sent and what came back lies on disk at any time, so that the same
+//! command goes on wherever it was interrupted.
+
+mod check;
+mod console;
+mod input;
+mod journal;
+mod output;
+mod progress;
+mod report;
+mod result;
+mod row;
+mod settings;
+mod tally;
+mod work;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::time::Instant;
+use tollgate::mock::{Latency, Mock, MockConfig, Stats};
+use tollgate::{Scheduler, tokens};
+
+use self::check::{Check, Checked};
+use self::console::Console;
+use self::input::Input;
+use self::output::{Output, Writer};
+use self::report::{Report, ReportFile};
+use self::result::Mask;
+use self::settings::{MockSettings, Settings, Talk, checker, with_address};
+use self::tally::Tally;
+use self::work::Job;
+use crate::Exit;
+use crate::args::{RunArgs, Uncertain};
+use crate::mock::enforced;
+use crate::show;
+use crate::stop::{Level, Stop};
+
+/// How long results may take to be written after a second Ctrl-C.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Does the job.
+pub(crate) async fn run(args: RunArgs) -> Result<Exit> {
+    let settings = Settings::new(args)?;
+    let stop = Stop::new();
+    stop.listen().context("cannot listen for signals")?;
+    let report = settings.report.as_ref().map(|path| anyhow::Ok((path.clone(), ReportFile::open(path)?)));
+    let report: Option<(PathBuf, ReportFile)> = report.transpose()?;
+    let input = Input::open(&settings.from)?;
+    let sizes = checker(&settings.config)?;
+    let (output, mut known) = Output::open(&settings.to, input.path(), settings.retry_failed)?;
+    let shape = &settings.shape;
+    let check = Check { shape, known: &known, uncertain: settings.uncertain, sizes: &sizes, stop: &stop };
+    let checked = match check.run(&input) {
+        Ok(Some(checked)) if checked.problems.is_empty() || settings.skip_invalid => checked,
+        Ok(Some(checked)) => {
+            output.untouched();
+            bail!(problems(&checked));
+        }
+        Ok(None) => {
+            output.untouched();
+            show::line("stopped before anything was sent");
+            return Ok(Exit::Interrupted);
+        }
+        Err(error) => {
+            output.untouched();
+            return Err(error);
+        }
+    };
+    let uncertain = std::mem::take(&mut known.uncertain);
+    // The hashes of a million rows are not needed to do them.
+    drop(known);
+
+    let mut left = checked.queues.iter().map(|queue| queue.places.len() as u64).sum::<u64>();
+    if settings.uncertain == Uncertain::Skip {
+        left += checked.uncertain;
+    }
+    let console = Console::new(settings.talk, checked.rows, checked.rows - left);
+    introduce(&console, &settings, &checked, &output);
+    let mock = match settings.mock {
+        Some(mock) => Some(start_mock(mock, &sizes, &checked).await?),
+        None => None,
+    };
+    let pool = |queue: &check::Queue| sizes.lane_of(&queue.model).pool;
+    let left = checked.queues.iter().map(|queue| (pool(queue), AtomicU64::new(queue.places.len() as u64))).collect();
+    drop(sizes);
+    for queue in &checked.queues {
+        // Loading a vocabulary takes a part of a second, which the first request need not wait for.
+        tokens::warm_up(&queue.model);
+    }
+    let config = with_address(&settings.config, mock.as_ref().map(Mock::url));
+    let job = Arc::new(Job {
+        scheduler: Scheduler::from_config(config).context("the settings do not fit together")?,
+        shape: settings.shape.clone(),
+        output,
+        mask: Mask::new(settings.secrets.clone()),
+        stop,
+        console,
+        tally: Tally::default(),
+        began: Instant::now(),
+        uncertain,
+        left,
+        trouble: OnceLock::new(),
+    });
+    finish(job, &settings, input, checked, mock, report).await
+}
+
+/// Does the rows, and closes everything in the order that loses nothing.
+async fn finish(
+    job: Arc<Job>,
+    settings: &Settings,
+    input: Input,
+    mut checked: Checked,
+    mock: Option<Mock>,
+    report: Option<(PathBuf, ReportFile)>,
+) -> Result<Exit> {
+    let queues = std::mem::take(&mut checked.queues);
+    let writer = job.output.writer(&job.stop).context("cannot start to write")?;
+    let progress = tokio::spawn(progress::watch(job.clone(), checked.rows));
+    let draining = tokio::spawn(tell_of_stop(job.clone()));
+    let worked = work::run(&job, &input, queues, settings.max_concurrent, writer.sender()).await;
+    let elapsed = job.began.elapsed();
+    progress.abort();
+    draining.abort();
+    let written = written(writer, &job.stop).await;
+    job.console.clear();
+    let stats: Option<Stats> = match mock {
+        Some(mock) => Some(mock.shutdown().await),
+        None => None,
+    };
+    let figures = Report::new(&job, &checked, elapsed, stats);
+    let journal = job.output.journal();
+    if let Some(journal) = journal {
+        let open = checked.uncertain.saturating_sub(job.tally.resolved.load(Relaxed));
+        if worked.is_ok() && written.is_ok() && open == 0 && job.stop.level() < Level::Now && journal.broken().is_none()
+        {
+            journal.remove();
+        }
+    }
+    if let Some((path, file)) = report {
+        file.write(&path, &figures)?;
+    }
+    worked?;
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Exit::Done),
+        written => written.with_context(|| format!("cannot write {}", job.output.name()))?,
+    }
+    if let Some(error) = journal.and_then(|journal| journal.broken()) {
+        return Err(error);
+    }
+    job.console.say(&figures.tables());
+    Ok(conclude(&job, settings, &figures))
+}
+
+/// What is left to say, and what it comes to.
+fn conclude(job: &Job, settings: &Settings, figures: &Report) -> Exit {
+    let command = job.mask.clean(show::command());
+    let resumable = job.output.journal().is_some() && !matches!(settings.from, settings::From::Stdin);
+    let left = figures.left();
+    let again = match (resumable, job.output.journal().is_some()) {
+        (true, _) => format!("The same command goes on where this one stopped:\n  {command}"),
+        (false, true) => format!("The same command, with the same input, goes on where this one stopped:\n  {command}"),
+        (false, false) => "Without a file of results (-o OUT), the next run begins anew.".to_owned(),
+    };
+    if let Some(trouble) = job.trouble.get() {
+        show::line(format_args!(
+            "tollgate: stopped, since one row after the other failed in a way that the rest would too\n  because: {trouble}\n\
+             {} left. When that is mended, --retry-failed does the failed rows again, and those that are left.",
+            show::of(left, "row is", "rows are")
+        ));
+        return Exit::Failed;
+    }
+    if job.stop.interrupted() && left > 0 {
+        show::line(format_args!("stopped; {} left. {again}", show::of(left, "row is", "rows are")));
+        return Exit::Interrupted;
+    }
+    let results = job.output.name();
+    match figures.failures() {
+        0 => {
+            if job.output.journal().is_some() {
+                job.console.say(&format!("results: {results}"));
+            }
+            Exit::Done
+        }
+        failed => {
+            let hint = if job.output.journal().is_some() { "; --retry-failed does them again" } else { "" };
+            job.console.say(&format!("{} failed, see {results}{hint}", show::of(failed, "row", "rows")));
+            Exit::Failed
+        }
+    }
+}
+
+/// Waits for the results to be written; not for long after a second Ctrl-C, since whoever reads them may hold us up.
+async fn written(writer: Writer, stop: &Stop) -> io::Result<()> {
+    tokio::select! {
+        written = writer.finish() => written,
+        () = async { stop.reached(Level::Now).await; tokio::time::sleep(LAST_WORDS).await } => Ok(()),
+    }
+}
+
+async fn tell_of_stop(job: Arc<Job>) {
+    job.stop.reached(Level::Drain).await;
+    if job.stop.interrupted() {
+        let lanes = job.scheduler.snapshot().lanes;
+        let running = lanes.iter().map(|lane| u64::from(lane.status.in_flight)).sum::<u64>();
+        let running = show::of(running, "running request", "running requests");
+        show::line(format_args!("stopping: {running} may finish; Ctrl-C again stops at once"));
+    }
+}
+
+fn problems(checked: &Checked) -> String {
+    let shown = checked.problems.join("\n  ");
+    let more = checked.invalid - checked.problems.len() as u64;
+    let more = if more > 0 { format!("\n  … and {} more", show::count(more)) } else { String::new() };
+    let what = show::of(checked.invalid, "line cannot be sent", "lines cannot be sent");
+    format!("{what}, so nothing was; --skip-invalid goes on without\n  {shown}{more}")
+}
+
+fn introduce(console: &Console, settings: &Settings, checked: &Checked, output: &Output) {
+    for warning in &settings.warnings {
+        console.say(&format!("warning: {warning}"));
+    }
+    if checked.invalid > 0 {
+        let what =
+            show::of(checked.invalid, "line cannot be sent and is skipped", "lines cannot be sent and are skipped");
+        console.say(&format!("{what}:"));
+        checked.problems.iter().for_each(|problem| console.say(&format!("  {problem}")));
+    }
+    if checked.uncertain > 0 {
+        let what = show::of(checked.uncertain, "row was", "rows were");
+        let then = match settings.uncertain {
+            Uncertain::Run => "run again, though the provider may have done them (--uncertain skip leaves them)",
+            Uncertain::Skip => "are left without a result",
+        };
+        console.say(&format!("{what} sent by an earlier run without a result; they {then}"));
+    }
+    if settings.talk > Talk::Quiet && checked.done > 0 {
+        let (done, rows) = (show::count(checked.done), show::count(checked.rows));
+        console.say(&format!("{done} of {rows} rows have a result in {}", output.name()));
+    }
+}
+
+/// A mock that enforces what the scheduler was told, model by model.
+async fn start_mock(mock: MockSettings, sizes: &Scheduler, checked: &Checked) -> Result<Mock> {
+    let limits = |model: &str| enforced(sizes.lane_of(model).status.gates.iter().map(|gate| gate.limit));
+    let models = checked.queues.iter().map(|queue| (queue.model.clone(), limits(&queue.model))).collect();
+    let MockSettings { latency, seed, settle } = mock;
+    let latency = if latency.is_zero() { Latency::default() } else { Latency::about(latency) };
+    let config = MockConfig { models, latency, seed, settle, ..MockConfig::default() };
+    Mock::start(config).await.context("cannot start the mock")
+}

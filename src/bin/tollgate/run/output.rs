@@ -1,0 +1,333 @@
+//! Where the results go: what is there already, repaired after a crash, and the thread that writes.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use tempfile::NamedTempFile;
+use tokio::sync::mpsc;
+
+use super::journal::Journal;
+use super::row::{Id, id_of};
+use super::settings::To;
+use crate::stop::{Level, Stop};
+
+/// So much is put together into one write where results come faster than they are written.
+const BATCH: usize = 64 * 1024;
+
+/// Results that may wait to be written; more hold up those who bring them.
+const WAITING: usize = 1024;
+
+/// What earlier runs left.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    succeeded: HashSet<Id>,
+    failed: HashSet<Id>,
+    /// Sent, and without a result.
+    pub(crate) uncertain: HashSet<Id>,
+}
+
+impl Known {
+    pub(crate) fn is_done(&self, id: Id) -> bool {
+        self.succeeded.contains(&id) || self.failed(id)
+    }
+
+    pub(crate) fn failed(&self, id: Id) -> bool {
+        self.failed.contains(&id)
+    }
+}
+
+/// Where the results go.
+#[derive(Debug)]
+pub(crate) enum Output {
+    /// Standard output, a pipe, a device: nothing is known of earlier runs, and there is nothing to resume.
+    Stream(Stream),
+    File(Results),
+}
+
+#[derive(Debug)]
+pub(crate) enum Stream {
+    Stdout,
+    Other(File),
+}
+
+/// A file of results, with the lock that makes it ours.
+#[derive(Debug)]
+pub(crate) struct Results {
+    path: PathBuf,
+    file: File,
+    pub(crate) journal: Journal,
+    /// Whether the file was not there before.
+    new: bool,
+}
+
+impl Output {
+    /// Makes sure that results can be written, and reads those that are there. With `retry_failed`, failures are taken out.
+    pub(crate) fn open(to: &To, input: &Path, retry_failed: bool) -> Result<(Self, Known)> {
+        let path = match to {
+            To::Stdout => return Ok((Self::Stream(Stream::Stdout), Known::default())),
+            To::File(path) => path,
+        };
+        let cannot = || format!("cannot write {}", path.display());
+        let there = std::fs::metadata(path).ok();
+        if there.as_ref().is_some_and(|there| !there.is_file() && !there.is_dir()) {
+            let file = OpenOptions::new().write(true).open(path).with_context(cannot)?;
+            return Ok((Self::Stream(Stream::Other(file)), Known::default()));
+        }
+        if let (Ok(input), Ok(output)) = (input.canonicalize(), path.canonicalize())
+            && input == output
+        {
+            bail!("{} is the input; results need a file of their own", path.display());
+        }
+        let open = || OpenOptions::new().create(true).read(true).append(true).open(path);
+        // Before the journal, so that a folder that is not there is named by the file that was asked for.
+        let mut file = open().with_context(cannot)?;
+        let journal = Journal::open(path)?;
+        let mut known = read(path, &mut file).inspect_err(|_| journal.remove_if_empty())?;
+        known.uncertain = journal
+            .uncertain(|id| known.is_done(id))
+            .with_context(|| format!("cannot read the journal of {}", path.display()))?;
+        if retry_failed && !known.failed.is_empty() {
+            without_failures(path, &known).with_context(|| format!("cannot rewrite {}", path.display()))?;
+            // The old file is no longer the one at this path.
+            file = open().with_context(cannot)?;
+            // They have come to an end, whatever the journal says of their being sent.
+            for id in std::mem::take(&mut known.failed).difference(&known.succeeded) {
+                journal.back(*id);
+            }
+        }
+        Ok((Self::File(Results { path: path.clone(), file, journal, new: there.is_none() }), known))
+    }
+
+    pub(crate) fn journal(&self) -> Option<&Journal> {
+        match self {
+            Self::Stream(_) => None,
+            Self::File(results) => Some(&results.journal),
+        }
+    }
+
+    /// How people name it.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Stream(Stream::Stdout) => "standard output".to_owned(),
+            Self::Stream(Stream::Other(_)) => "the output".to_owned(),
+            Self::File(results) => results.path.display().to_string(),
+        }
+    }
+
+    /// Starts the thread that writes.
+    pub(crate) fn writer(&self, stop: &Stop) -> io::Result<Writer> {
+        let sink: Box<dyn Write + Send> = match self {
+            Self::Stream(Stream::Stdout) => Box::new(io::stdout()),
+            Self::Stream(Stream::Other(file)) => Box::new(file.try_clone()?),
+            Self::File(results) => Box::new(results.file.try_clone()?),
+        };
+        let (results, receiver) = mpsc::channel(WAITING);
+        let stop = stop.clone();
+        let thread = std::thread::Builder::new().name("results".to_owned());
+        let thread = thread.spawn(move || write(receiver, sink, &stop))?;
+        Ok(Writer { results, thread })
+    }
+
+    /// Nothing was begun: leaves no files behind that were not there before.
+    pub(crate) fn untouched(&self) {
+        if let Self::File(results) = self {
+            if results.new {
+                let _ = std::fs::remove_file(&results.path);
+            }
+            results.journal.remove_if_empty();
+        }
+    }
+}
+
+/// A result as far as it says which row it belongs to and whether it is good.
+#[derive(Deserialize)]
+struct Head<'a> {
+    #[serde(borrow)]
+    custom_id: Cow<'a, str>,
+    response: Option<Status>,
+    error: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct Status {
+    status_code: u16,
+}
+
+impl Head<'_> {
+    fn succeeded(&self) -> bool {
+        self.error.is_none()
+            && self.response.as_ref().is_some_and(|response| (200..300).contains(&response.status_code))
+    }
+}
+
+/// Reads the results in `file` and repairs its end: a last line without an end is closed if it is whole and cut off if not.
+fn read(path: &Path, file: &mut File) -> Result<Known> {
+    let cannot = || format!("cannot read {}", path.display());
+    let mut known = Known::default();
+    let mut reader = BufReader::with_capacity(BATCH, File::open(path).with_context(cannot)?);
+    let (mut line, mut number, mut end) = (Vec::new(), 0_u64, 0_u64);
+    loop {
+        line.clear();
+        let read = reader.read_until(b'\n', &mut line).with_context(cannot)? as u64;
+        if read == 0 {
+            break;
+        }
+        number += 1;
+        let whole = line.ends_with(b"\n");
+        let text = line.trim_ascii();
+        match serde_json::from_slice::<Head<'_>>(text) {
+            Ok(head) => {
+                let id = id_of(&head.custom_id);
+                if head.succeeded() {
+                    known.succeeded.insert(id)
+                } else {
+                    known.failed.insert(id)
+                };
+                if !whole {
+                    file.write_all(b"\n").with_context(|| format!("cannot write {}", path.display()))?;
+                }
+            }
+            Err(_) if !whole => {
+                file.set_len(end).with_context(|| format!("cannot repair the last line of {}", path.display()))?;
+            }
+            Err(_) if text.is_empty() => {}
+            Err(_) => bail!(
+                "line {number} of {} is no result of a run; choose another output with -o, or move that file away",
+                path.display()
+            ),
+        }
+        end += read;
+    }
+    // A row that failed once and succeeded later is done.
+    known.failed.retain(|id| !known.succeeded.contains(id));
+    Ok(known)
+}
+
+/// Puts a copy without the failures in the file's place.
+fn without_failures(path: &Path, known: &Known) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut copy = BufWriter::with_capacity(BATCH, NamedTempFile::new_in(folder)?);
+    copy.get_ref().as_file().set_permissions(std::fs::metadata(path)?.permissions())?;
+    let mut reader = BufReader::with_capacity(BATCH, File::open(path)?);
+    let mut line = Vec::new();
+    while reader.read_until(b'\n', &mut line)? > 0 {
+        let head = serde_json::from_slice::<Head<'_>>(line.trim_ascii());
+        if !head.is_ok_and(|head| known.failed(id_of(&head.custom_id))) {
+            copy.write_all(&line)?;
+        }
+        line.clear();
+    }
+    let copy = copy.into_inner().map_err(io::IntoInnerError::into_error)?;
+    copy.as_file().sync_all()?;
+    copy.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+/// The way to the thread that writes.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    results: mpsc::Sender<Vec<u8>>,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+impl Writer {
+    /// For those who bring results, each a line with its end.
+    pub(crate) fn sender(&self) -> mpsc::Sender<Vec<u8>> {
+        self.results.clone()
+    }
+
+    /// Waits until everything is written.
+    pub(crate) async fn finish(self) -> io::Result<()> {
+        let Self { results, thread } = self;
+        drop(results);
+        let joined = tokio::task::spawn_blocking(|| thread.join()).await;
+        joined.ok().and_then(Result::ok).unwrap_or_else(|| Err(io::Error::other("the writing thread is gone")))
+    }
+}
+
+/// Writes what comes, at once where nothing else waits: a result that is here survives whatever happens to the process.
+fn write(mut results: mpsc::Receiver<Vec<u8>>, mut sink: Box<dyn Write + Send>, stop: &Stop) -> io::Result<()> {
+    let mut batch = Vec::with_capacity(2 * BATCH);
+    while let Some(result) = results.blocking_recv() {
+        batch.extend_from_slice(&result);
+        while batch.len() < BATCH
+            && let Ok(result) = results.try_recv()
+        {
+            batch.extend_from_slice(&result);
+        }
+        if let Err(error) = sink.write_all(&batch).and_then(|()| sink.flush()) {
+            // With nobody reading, running requests are of no use; without room, they may still be finished by hand.
+            stop.raise(if error.kind() == io::ErrorKind::BrokenPipe { Level::Now } else { Level::Drain });
+            return Err(error);
+        }
+        batch.clear();
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good(id: &str) -> String {
+        format!(
+            r#"{{"id":"b","custom_id":"{id}","response":{{"status_code":200,"request_id":null,"body":{{}}}},"error":null}}"#
+        )
+    }
+
+    fn bad(id: &str) -> String {
+        format!(r#"{{"id":"b","custom_id":"{id}","response":null,"error":{{"code":"x","message":"y"}}}}"#)
+    }
+
+    fn open(path: &Path, retry_failed: bool) -> Result<(Output, Known)> {
+        Output::open(&To::File(path.to_owned()), Path::new("no input"), retry_failed)
+    }
+
+    #[test]
+    fn a_torn_last_line_is_cut_off_and_a_whole_one_is_closed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.jsonl");
+        let whole = format!("{}\n\n{}\n", good("é"), bad("b"));
+        for (tail, repaired) in [
+            (String::new(), String::new()),
+            (good("c"), format!("{}\n", good("c"))),
+            (good("c")[..20].to_owned(), String::new()),
+            ("\0\0\0".to_owned(), String::new()),
+        ] {
+            std::fs::write(&path, format!("{whole}{tail}")).unwrap();
+            let (_, known) = open(&path, false).unwrap();
+            assert!(known.is_done(id_of("é")) && known.failed(id_of("b")));
+            assert_eq!(known.is_done(id_of("c")), !repaired.is_empty());
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{whole}{repaired}"));
+        }
+    }
+
+    #[test]
+    fn a_file_of_something_else_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.jsonl");
+        let text = format!("{}\n{{\"model\":\"m\"}}\n", good("a"));
+        std::fs::write(&path, &text).unwrap();
+        let error = open(&path, true).unwrap_err().to_string();
+        assert!(error.starts_with("line 2 of "), "{error}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+    }
+
+    #[test]
+    fn retrying_takes_failures_out_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.jsonl");
+        std::fs::write(&path, format!("{}\n{}\n{}\n{}\n", bad("a"), good("b"), bad("c"), good("a"))).unwrap();
+        let (_, known) = open(&path, true).unwrap();
+        assert!(known.is_done(id_of("a")) && known.is_done(id_of("b")) && !known.is_done(id_of("c")));
+        let left = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(left, format!("{}\n{}\n{}\n", bad("a"), good("b"), good("a")));
+    }
+}

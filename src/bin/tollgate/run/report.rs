@@ -1,0 +1,249 @@
+//! The figures of a run: one struct for the table that people read and the JSON that programs read.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+use tempfile::NamedTempFile;
+use tollgate::mock::Stats;
+use tollgate::{LaneSnapshot, engine::Source};
+
+use super::check::Checked;
+use super::work::Job;
+use crate::show;
+
+/// The figures of a run.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    rows: Rows,
+    /// From the first row that was taken up to the last result.
+    elapsed_s: f64,
+    /// From the first admission to the last.
+    admission_span_s: f64,
+    /// The least time in which the limits could have admitted this much: for each, `max(0, (spent − amount) · window / amount)`,
+    /// and of those the longest.
+    lower_bound_s: f64,
+    /// The span against that bound; `null` where nothing had to wait.
+    ratio: Option<f64>,
+    limits: Vec<LimitUse>,
+    /// Tokens that were reserved for the requests whose usage is known …
+    estimated_tokens: u64,
+    /// … and what they used.
+    used_tokens: u64,
+    /// Attempts admitted.
+    attempts: u64,
+    /// Answers that refused for a limit (429).
+    rate_limited: u64,
+    retries: u64,
+    /// Attempts that failed in other ways.
+    failed_attempts: u64,
+    interrupted: bool,
+    /// What the embedded mock saw.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mock: Option<Stats>,
+}
+
+#[derive(Debug, Serialize)]
+struct Rows {
+    /// Rows in the input.
+    total: u64,
+    /// Had a result before this run …
+    done_before: u64,
+    /// … of those: a failure.
+    failed_before: u64,
+    succeeded: u64,
+    failed: u64,
+    /// Lines left out because they cannot be sent.
+    skipped: u64,
+    /// Sent by an earlier run and found without a result.
+    uncertain: u64,
+    /// Without a result after this run.
+    left: u64,
+}
+
+/// One limit and how far it was used.
+#[derive(Debug, Serialize)]
+struct LimitUse {
+    account: String,
+    pool: String,
+    limit: String,
+    amount: u64,
+    window_s: f64,
+    /// Where the number is from: `configured`, `header`, or a tier with its date.
+    source: String,
+    /// What was charged, less what was given back.
+    spent: u64,
+    /// What was spent against all that the limit allowed: a full bucket, and what flowed in over the lane's own span.
+    r#use: f64,
+    lower_bound_s: f64,
+}
+
+impl LimitUse {
+    fn all(lane: &LaneSnapshot) -> impl Iterator<Item = Self> {
+        lane.status.gates.iter().map(|gate| {
+            let (amount, window) = (gate.limit.amount as f64, gate.limit.window.as_secs_f64());
+            let spent = gate.spent as f64;
+            Self {
+                account: lane.account.clone(),
+                pool: lane.pool.clone(),
+                limit: gate.limit.name(),
+                amount: gate.limit.amount,
+                window_s: window,
+                source: match &gate.source {
+                    Source::Tier { tier, as_of } => format!("{tier} of {as_of}"),
+                    Source::Configured => "configured".to_owned(),
+                    Source::Header => "header".to_owned(),
+                    _ => "unknown".to_owned(),
+                },
+                spent: gate.spent,
+                r#use: (spent / (amount * (1.0 + lane.status.span.as_secs_f64() / window))).min(1.0),
+                lower_bound_s: ((spent - amount) * window / amount).max(0.0),
+            }
+        })
+    }
+}
+
+impl Report {
+    pub(crate) fn new(job: &Job, checked: &Checked, elapsed: Duration, mock: Option<Stats>) -> Self {
+        let lanes: Vec<_> =
+            job.scheduler.snapshot().lanes.into_iter().filter(|lane| lane.status.admitted > 0).collect();
+        let limits: Vec<_> = lanes.iter().flat_map(LimitUse::all).collect();
+        let sum = |figure: fn(&LaneSnapshot) -> u64| lanes.iter().map(figure).fold(0, u64::saturating_add);
+        let lower_bound_s = limits.iter().map(|limit| limit.lower_bound_s).fold(0.0, f64::max);
+        let admission_span_s = job.tally.span().as_secs_f64();
+        Self {
+            rows: Rows {
+                total: checked.rows,
+                done_before: checked.done,
+                failed_before: checked.failed,
+                succeeded: job.tally.succeeded.load(Relaxed),
+                failed: job.tally.failed.load(Relaxed),
+                skipped: checked.invalid,
+                uncertain: checked.uncertain,
+                left: checked.rows.saturating_sub(checked.done + job.tally.done()),
+            },
+            elapsed_s: elapsed.as_secs_f64(),
+            admission_span_s,
+            lower_bound_s,
+            ratio: (lower_bound_s > 0.0).then(|| admission_span_s / lower_bound_s),
+            limits,
+            estimated_tokens: sum(|lane| lane.status.estimated.tokens),
+            used_tokens: sum(|lane| lane.status.used.tokens),
+            attempts: sum(|lane| lane.status.admitted),
+            rate_limited: sum(|lane| lane.counters.rate_limited),
+            retries: sum(|lane| lane.counters.retries),
+            failed_attempts: sum(|lane| lane.counters.failed),
+            interrupted: job.stop.interrupted(),
+            mock,
+        }
+    }
+
+    /// Whether every row that there is to do is done, and how many of all failed.
+    pub(crate) fn failures(&self) -> u64 {
+        self.rows.failed + self.rows.failed_before
+    }
+
+    pub(crate) fn left(&self) -> u64 {
+        self.rows.left
+    }
+
+    /// What people read.
+    pub(crate) fn tables(&self) -> String {
+        let Rows { total, done_before, failed_before: _, succeeded, failed, skipped, uncertain, left } = self.rows;
+        let mut table = Table::new();
+        table.load_preset(presets::UTF8_BORDERS_ONLY);
+        let mut row = |name: &str, value: String| {
+            table.add_row([name.to_owned(), value]);
+        };
+        row("rows", show::count(total));
+        for (name, number) in
+            [("done before", done_before), ("lines skipped", skipped), ("sent before without a result", uncertain)]
+        {
+            if number > 0 {
+                row(name, show::count(number));
+            }
+        }
+        row("succeeded", show::count(succeeded));
+        row("failed", show::count(failed));
+        if left > 0 {
+            row("left", show::count(left));
+        }
+        row("elapsed", time(self.elapsed_s));
+        match self.ratio {
+            Some(ratio) => {
+                row("first to last admission", time(self.admission_span_s));
+                row("the least that the limits allow", format!("{} (ratio {ratio:.3})", time(self.lower_bound_s)));
+            }
+            None => row("first to last admission", format!("{}, not held by a limit", time(self.admission_span_s))),
+        }
+        if self.estimated_tokens > 0 {
+            let share = show::share(self.used_tokens as f64 / self.estimated_tokens as f64);
+            let (used, estimated) = (show::count(self.used_tokens), show::count(self.estimated_tokens));
+            row("tokens used", format!("{used}, {share} of the {estimated} reserved"));
+        }
+        row("429s", show::count(self.rate_limited));
+        row("retries", show::count(self.retries));
+        row("other failed attempts", show::count(self.failed_attempts));
+        if self.limits.is_empty() {
+            return table.to_string();
+        }
+        let mut limits = Table::new();
+        limits.load_preset(presets::UTF8_BORDERS_ONLY);
+        limits.set_header(["limit of", "", "amount", "spent", "use", "source"]);
+        for limit in &self.limits {
+            limits.add_row([
+                limit.pool.clone(),
+                limit.limit.clone(),
+                show::count(limit.amount),
+                show::count(limit.spent),
+                show::share(limit.r#use),
+                limit.source.clone(),
+            ]);
+        }
+        for column in 2..5 {
+            if let Some(column) = limits.column_mut(column) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        format!("{table}\n{limits}")
+    }
+}
+
+fn time(seconds: f64) -> String {
+    Duration::try_from_secs_f64(seconds).map_or_else(|_| "?".to_owned(), show::time)
+}
+
+/// A report that is sure to find its place when it is finished.
+#[derive(Debug)]
+pub(crate) struct ReportFile(NamedTempFile);
+
+impl ReportFile {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if path.is_dir() {
+            anyhow::bail!("cannot write the report {}: it is a folder", path.display());
+        }
+        let file = NamedTempFile::new_in(folder);
+        Ok(Self(file.with_context(|| format!("cannot write the report {}", path.display()))?))
+    }
+
+    pub(crate) fn write(mut self, path: &Path, report: &Report) -> Result<()> {
+        let cannot = || format!("cannot write the report {}", path.display());
+        let mut text = serde_json::to_string_pretty(report).with_context(cannot)?;
+        text.push('\n');
+        self.0.write_all(text.as_bytes()).with_context(cannot)?;
+        // Temporary files are for their owner alone; a report is a file like any other.
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = std::fs::metadata(path).map_or(0o644, |there| there.permissions().mode());
+            self.0.as_file().set_permissions(PermissionsExt::from_mode(mode)).with_context(cannot)?;
+        }
+        self.0.persist(path).with_context(cannot)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,341 @@
+//! What the arguments mean, validated as a whole.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tollgate::{Account, Config, Key, Limits, Provider, Secret, Tier};
+
+use super::row::Shape;
+use crate::args::{LimitArgs, MockedArgs, RowArgs, RunArgs, TalkArgs, TargetArgs, Uncertain};
+use crate::show;
+
+/// Limits of `--mock` where nothing else is said: the shipped example takes a few seconds with them, and is held by them.
+const DEMONSTRATION: Limits =
+    Limits { rpm: Some(3_000), rpd: None, tpm: Some(600_000), tpd: None, itpm: None, otpm: None, max_concurrent: None };
+
+/// Requests at once where nothing else is said. At a second each this is more than any tier lets pass, and a connection
+/// takes some fifty kilobytes: 4096 of them would take more memory than all the rest.
+const MOST_AT_ONCE: u64 = 2048;
+
+/// File descriptors for everything but the connections.
+const OTHER_FILES: u64 = 96;
+
+/// Sent where a server on this machine wants to see some key and none is set.
+const NO_SECRET: &str = "none";
+
+/// A key shorter than this is no secret, and hiding it would tear words apart.
+const SHORTEST_SECRET: usize = 8;
+
+/// Where the requests come from.
+#[derive(Debug)]
+pub(crate) enum From {
+    Stdin,
+    File(PathBuf),
+}
+
+/// Where the results go.
+#[derive(Debug)]
+pub(crate) enum To {
+    Stdout,
+    File(PathBuf),
+}
+
+/// How the embedded mock behaves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MockSettings {
+    pub(crate) latency: Duration,
+    pub(crate) seed: u64,
+    pub(crate) settle: bool,
+}
+
+/// How much to tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Talk {
+    Quiet,
+    Normal,
+    Verbose,
+}
+
+/// Everything that `tollgate run` has to know.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) from: From,
+    pub(crate) to: To,
+    pub(crate) report: Option<PathBuf>,
+    pub(crate) shape: Shape,
+    pub(crate) skip_invalid: bool,
+    pub(crate) retry_failed: bool,
+    pub(crate) uncertain: Uncertain,
+    pub(crate) max_concurrent: usize,
+    /// The scheduler's settings; with a mock, its address is still to come.
+    pub(crate) config: Config,
+    pub(crate) mock: Option<MockSettings>,
+    /// What must not appear in anything that is written.
+    pub(crate) secrets: Vec<Secret>,
+    pub(crate) warnings: Vec<String>,
+    pub(crate) talk: Talk,
+}
+
+impl Settings {
+    pub(crate) fn new(args: RunArgs) -> Result<Self> {
+        let RunArgs { input, rows, target, limits, mock, talk } = args;
+        let RowArgs { output, endpoint, skip_invalid, retry_failed, uncertain } = rows;
+        let TalkArgs { report, quiet, verbose } = talk;
+        let mut warnings = Vec::new();
+
+        let from = if input == Path::new("-") { From::Stdin } else { From::File(input) };
+        let to = match (output, &from) {
+            (Some(output), _) if output == Path::new("-") => To::Stdout,
+            (Some(output), _) => To::File(output),
+            (None, From::Stdin) => To::Stdout,
+            (None, From::File(input)) => To::File(results_beside(input)),
+        };
+        if matches!(to, To::Stdout) && retry_failed {
+            bail!("--retry-failed needs a file of results; name it with -o");
+        }
+
+        let (config, secrets) = config(&target, &limits, &from)?;
+        let mock = target.mock.then(|| {
+            let MockedArgs { mock_latency, mock_seed, mock_settle } = mock;
+            let latency = mock_latency.unwrap_or(Duration::from_millis(800));
+            MockSettings { latency, seed: mock_seed, settle: mock_settle }
+        });
+        let account = first(&config);
+        let limited = account.tier.is_some() || account.limits != Limits::default() || !account.models.is_empty();
+        if mock.is_none() && !limited && !limits.unlimited {
+            warnings.push(
+                "no --tier and no limits: nothing holds the requests back until the provider's answers show its limits"
+                    .to_owned(),
+            );
+        }
+        let (max_concurrent, warning) = max_concurrent(limits.max_concurrent, mock.is_some());
+        warnings.extend(warning);
+        let talk = match (quiet, verbose) {
+            (true, _) => Talk::Quiet,
+            (_, true) => Talk::Verbose,
+            _ => Talk::Normal,
+        };
+        let shape = Shape { endpoint: endpoint.as_deref().map(path_of).transpose()?, provider: account.provider };
+        Ok(Self {
+            from,
+            to,
+            report,
+            shape,
+            skip_invalid,
+            retry_failed,
+            uncertain,
+            max_concurrent,
+            config,
+            mock,
+            secrets,
+            warnings,
+            talk,
+        })
+    }
+}
+
+/// The account that sends.
+pub(crate) fn first(config: &Config) -> &Account {
+    // An empty list is refused when the configuration is put together.
+    &config.accounts[0]
+}
+
+/// `requests.jsonl` → `requests.results.jsonl`, in the same folder.
+fn results_beside(input: &Path) -> PathBuf {
+    let mut name = input.file_stem().unwrap_or_default().to_owned();
+    name.push(".results.jsonl");
+    input.with_file_name(name)
+}
+
+/// `/v1/chat/completions`, `chat/completions` and `/chat/completions` are one.
+pub(crate) fn path_of(endpoint: &str) -> Result<String> {
+    let path = format!("/{}", endpoint.trim_matches('/'));
+    let path = path.strip_prefix("/v1/").map_or(path.clone(), |rest| format!("/{rest}"));
+    if path.len() < 2 || endpoint.contains("://") || endpoint.contains(char::is_whitespace) {
+        bail!("`{endpoint}` is no path below the base URL; expected one like /chat/completions");
+    }
+    Ok(path)
+}
+
+/// The scheduler's settings: the file's, with what was typed written over its first account, and the keys in it.
+fn config(target: &TargetArgs, limits: &LimitArgs, from: &From) -> Result<(Config, Vec<Secret>)> {
+    let mut config = match &target.config {
+        Some(file) => Config::from_file(file)?,
+        None => Config::default(),
+    };
+    if let Some(timeout) = target.timeout {
+        if timeout.is_zero() {
+            bail!("--timeout 0 lets no answer arrive; leave it out for the default of 600 seconds");
+        }
+        config.timeout = timeout;
+    }
+    if let Some(attempts) = limits.max_attempts {
+        config.retry.max_attempts = attempts;
+    }
+    let Some(account) = config.accounts.first_mut() else {
+        bail!("the configuration has no account; add an [[account]]");
+    };
+    account.provider = target.provider.unwrap_or(account.provider);
+    set_limits(account, target, limits);
+    let secrets = if target.mock {
+        // Whatever keys there are, they have no business here.
+        account.keys = vec![Key::Value(NO_SECRET.into())];
+        account.base_url = None;
+        std::env::var(account.provider.key_env()).ok().into_iter().map(Secret::from).collect()
+    } else {
+        set_address(account, target)?;
+        set_keys(account, target, from)?
+    };
+    let secrets = secrets.into_iter().filter(|secret: &Secret| secret.expose().len() >= SHORTEST_SECRET).collect();
+    Ok((config, secrets))
+}
+
+fn set_limits(account: &mut Account, target: &TargetArgs, limits: &LimitArgs) {
+    if let Some(tier) = &limits.tier {
+        account.tier = Some(tier.parse::<u32>().map_or_else(|_| Tier::from(tier.as_str()), Tier::from));
+    }
+    limits.amounts.over(&mut account.limits);
+    // What was typed holds for every model, also for those that the file knows better.
+    for own in account.models.values_mut() {
+        limits.amounts.over(own);
+    }
+    let said = limits.tier.is_some() || limits.amounts.any() || limits.unlimited || target.config.is_some();
+    if target.mock && !said {
+        account.limits = DEMONSTRATION;
+    }
+}
+
+fn set_address(account: &mut Account, target: &TargetArgs) -> Result<()> {
+    if let Some(url) = &target.base_url {
+        account.base_url = Some(url.clone());
+    }
+    if account.base_url.is_none() && account.provider == Provider::Openai {
+        account.base_url = std::env::var("OPENAI_BASE_URL").ok().filter(|url| !url.trim().is_empty());
+    }
+    match account.base_url.as_deref().or(account.provider.default_base_url()) {
+        None => bail!("{} has no address of its own; give yours by --base-url", account.provider),
+        Some(url) => {
+            let parsed = reqwest::Url::parse(url.trim());
+            if !parsed.is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
+                bail!(
+                    "the base URL is not an address such as https://api.openai.com/v1; check --base-url or OPENAI_BASE_URL"
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Puts the keys themselves into the account, and returns them.
+fn set_keys(account: &mut Account, target: &TargetArgs, from: &From) -> Result<Vec<Secret>> {
+    let mut secrets = Vec::new();
+    if target.api_key_env.is_none() && !account.keys.is_empty() {
+        for key in &account.keys {
+            secrets.push(match key {
+                Key::Value(secret) => secret.clone(),
+                Key::Env(variable) => match from_env(variable)? {
+                    Some(secret) => secret,
+                    None => bail!(no_key(variable, from)),
+                },
+            });
+        }
+    } else {
+        let variable = target.api_key_env.as_deref().unwrap_or(account.provider.key_env());
+        match from_env(variable)? {
+            Some(secret) => secrets.push(secret),
+            None if target.api_key_env.is_none() && account.base_url.as_deref().is_some_and(is_loopback) => {
+                account.keys = vec![Key::Value(NO_SECRET.into())];
+                return Ok(secrets);
+            }
+            None => bail!(no_key(variable, from)),
+        }
+    }
+    account.keys = secrets.iter().cloned().map(Key::Value).collect();
+    Ok(secrets)
+}
+
+fn from_env(variable: &str) -> Result<Option<Secret>> {
+    let Some(key) = std::env::var_os(variable) else { return Ok(None) };
+    let key = key.to_string_lossy().trim().to_owned();
+    if key.chars().any(|c| c.is_control() || !c.is_ascii()) {
+        bail!("{variable} holds characters that no API key has; check how it was set");
+    }
+    Ok((!key.is_empty()).then(|| key.into()))
+}
+
+fn no_key(variable: &str, from: &From) -> String {
+    let file = match from {
+        From::Stdin => "-".to_owned(),
+        From::File(path) => show::quoted(&path.to_string_lossy()),
+    };
+    format!(
+        "there is no API key: the environment variable {variable} is not set\n  \
+         set it:             export {variable}=…\n  \
+         or name another:    --api-key-env VARIABLE\n  \
+         or try it without:  tollgate run {file} --mock"
+    )
+}
+
+fn is_loopback(url: &str) -> bool {
+    let host = reqwest::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned));
+    host.is_some_and(|host| host == "localhost" || host == "[::1]" || host.starts_with("127."))
+}
+
+/// How many requests may be under way, given the file descriptors that there are: each connection takes one, and with
+/// the mock in the same process two.
+fn max_concurrent(typed: Option<u32>, mock: bool) -> (usize, Option<String>) {
+    let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
+    let each = if mock { 2 } else { 1 };
+    let possible = (files.saturating_sub(OTHER_FILES) / each).max(1);
+    let (number, warning) = match typed.map(u64::from) {
+        None => (possible.min(MOST_AT_ONCE / each), None),
+        Some(typed) if typed <= possible => (typed, None),
+        Some(typed) => {
+            let text = format!(
+                "--max-concurrent {typed} is more than the open files that the system allows; going on with {possible} \
+                 (see ulimit -n)"
+            );
+            (possible, Some(text))
+        }
+    };
+    (usize::try_from(number).unwrap_or(usize::MAX), warning)
+}
+
+/// Whether there are limits at all is only known after the first answers; so is the address of a mock.
+pub(crate) fn with_address(config: &Config, url: Option<String>) -> Config {
+    let mut config = config.clone();
+    if let (Some(url), Some(account)) = (url, config.accounts.first_mut()) {
+        account.base_url = Some(url);
+    }
+    config
+}
+
+/// Opens nothing and sends nothing: a scheduler that is only asked for sizes and limits.
+pub(crate) fn checker(config: &Config) -> Result<tollgate::Scheduler> {
+    tollgate::Scheduler::from_config(config.clone()).context("the settings do not fit together")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_lie_beside_the_input() {
+        for (input, results) in [
+            ("requests.jsonl", "requests.results.jsonl"),
+            ("a/b.c.jsonl", "a/b.c.results.jsonl"),
+            ("plain", "plain.results.jsonl"),
+        ] {
+            assert_eq!(results_beside(Path::new(input)), Path::new(results));
+        }
+    }
+
+    #[test]
+    fn paths_are_read_with_and_without_version_and_slash() {
+        for spelling in ["/v1/chat/completions", "v1/chat/completions", "/chat/completions", "chat/completions/"] {
+            assert_eq!(path_of(spelling).unwrap(), "/chat/completions");
+        }
+        assert!(path_of("https://example.com/v1/x").is_err() && path_of("/").is_err() && path_of("").is_err());
+    }
+}

@@ -1,0 +1,245 @@
+//! The loop over the rows: as many as may be under way, each by the scheduler, each noted before it is sent and written when
+//! it is answered.
+
+use std::collections::HashSet;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::task::Poll;
+
+use anyhow::{Context, Result, anyhow};
+use bytes::Bytes;
+use http::HeaderMap;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tollgate::{Attempt, Request, Scheduler, providers};
+
+use super::check::{Place, Queue};
+use super::console::Console;
+use super::input::{Input, Places};
+use super::output::Output;
+use super::result::{Answer, Mask, Outcome, line};
+use super::row::{Id, Row, Shape};
+use super::tally::Tally;
+use crate::stop::{Level, Stop};
+
+/// Lines that may be in memory at once, in bytes. A hundred kilobytes each still leaves room for hundreds of requests.
+const READ_AHEAD: usize = 32 << 20;
+
+/// After so many failures of a kind that meets every row, and no success in between, the rest is better left for later.
+const HOPELESS: u64 = 100;
+
+/// What all rows share.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) scheduler: Scheduler,
+    pub(crate) shape: Shape,
+    pub(crate) output: Output,
+    pub(crate) mask: Mask,
+    pub(crate) stop: Stop,
+    pub(crate) console: Console,
+    pub(crate) tally: Tally,
+    pub(crate) began: Instant,
+    /// Rows that were sent by an earlier run and have no result.
+    pub(crate) uncertain: HashSet<Id>,
+    /// Rows that are still to be done, by the name of their pool.
+    pub(crate) left: Vec<(String, AtomicU64)>,
+    /// Why it stopped by itself.
+    pub(crate) trouble: OnceLock<String>,
+}
+
+impl Job {
+    /// Rows without a result so far.
+    pub(crate) fn left(&self) -> u64 {
+        self.left.iter().map(|(_, left)| left.load(Relaxed)).sum()
+    }
+
+    /// One row, from its line to its result. `false`: it was left for a later run.
+    async fn perform(&self, bytes: Bytes, nth: u32, results: &mpsc::Sender<Vec<u8>>) -> Result<bool> {
+        if self.stop.level() > Level::Go {
+            return Ok(false);
+        }
+        let (row, prompt) = Row::read(&bytes, nth, &self.shape)
+            .map_err(|problem| anyhow!("the input was changed while it was read{problem}"))?;
+        let (sent, under_way) = (AtomicBool::new(false), AtomicBool::new(false));
+        let call = |attempt: Attempt| {
+            let (row, sent, under_way) = (&row, &sent, &under_way);
+            async move {
+                sent.store(true, Relaxed);
+                under_way.store(true, Relaxed);
+                let answer = self.attempt(&attempt, row).await;
+                under_way.store(false, Relaxed);
+                answer
+            }
+        };
+        let ended = {
+            let mut work = pin!(self.scheduler.submit(Request::from(prompt), call));
+            let mut stopped = pin!(self.stop.reached(Level::Drain));
+            // What waits is given up when told to stop, what was sent is not.
+            poll_fn(|context| {
+                if let Poll::Ready(result) = work.as_mut().poll(context) {
+                    return Poll::Ready(Some(result));
+                }
+                let idle = !under_way.load(Relaxed);
+                if idle && stopped.as_mut().poll(context).is_ready() { Poll::Ready(None) } else { Poll::Pending }
+            })
+            .await
+        };
+        let outcome = match ended {
+            Some(Ok(Some(answer))) => Outcome::of_answer(self.shape.provider, answer),
+            Some(Err(error)) => Outcome::of_error(&error),
+            // It could not be noted, so it was not sent.
+            Some(Ok(None)) => return Ok(false),
+            None => {
+                if let Some(journal) = self.output.journal().filter(|_| sent.load(Relaxed)) {
+                    journal.back(row.id);
+                }
+                return Ok(false);
+            }
+        };
+        let fault = outcome.fault.clone();
+        if results.send(line(&row, outcome, &self.mask)).await.is_err() {
+            // The writer has failed; it says why.
+            return Ok(false);
+        }
+        if self.uncertain.contains(&row.id) {
+            self.tally.resolved.fetch_add(1, Relaxed);
+        }
+        match fault {
+            None => self.tally.succeeded(),
+            Some(fault) => {
+                let text = self.mask.clean(format!("{}: {}: {}", row.custom_id, fault.code, fault.message));
+                self.console.detail(&text);
+                if self.tally.failed(fault.general) == HOPELESS {
+                    let _ = self.trouble.set(self.mask.clean(fault.message));
+                    self.stop.raise(Level::Drain);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// One attempt; `None` when it could not be noted and was not sent.
+    async fn attempt(&self, attempt: &Attempt, row: &Row) -> Result<Option<Answer>, reqwest::Error> {
+        self.tally.admitted(self.began.elapsed());
+        if self.output.journal().is_some_and(|journal| !journal.sent(row.id, &self.stop)) {
+            return Ok(None);
+        }
+        let response = self.scheduler.post(attempt, &row.path, row.body.clone()).send().await?;
+        let status = response.status().as_u16();
+        attempt.answer(status, response.headers());
+        let request_id = request_id(response.headers());
+        let body = match response.bytes().await {
+            Ok(body) => body,
+            // The status of an error says enough.
+            Err(_) if status >= 400 => Bytes::new(),
+            Err(error) => return Err(error),
+        };
+        if status >= 400 {
+            attempt.error_body(&body);
+        } else if let Some(usage) = providers::usage_in_bytes(&body) {
+            attempt.usage(usage);
+        }
+        Ok(Some(Answer { status, request_id, body: body.into() }))
+    }
+}
+
+fn request_id(headers: &HeaderMap) -> Option<String> {
+    let names = ["x-request-id", "request-id", "apim-request-id"];
+    let value = names.into_iter().find_map(|name| headers.get(name))?;
+    value.to_str().ok().map(str::to_owned)
+}
+
+/// The rows of one model on their way.
+struct Feed {
+    places: std::vec::IntoIter<Place>,
+    reader: Places,
+    /// Tasks, and the bytes of their lines.
+    running: usize,
+    bytes: usize,
+}
+
+impl Feed {
+    fn is_over(&self) -> bool {
+        self.running == 0 && self.places.len() == 0
+    }
+}
+
+/// Does the rows of all queues, side by side, until all are done or the job is told to stop.
+///
+/// Every model has the same share of the places, so that one whose limits are low does not keep the others from theirs; the
+/// share of a model that is done goes to the rest.
+pub(crate) async fn run(
+    job: &Arc<Job>,
+    input: &Input,
+    queues: Vec<Queue>,
+    max_concurrent: usize,
+    results: mpsc::Sender<Vec<u8>>,
+) -> Result<()> {
+    let cannot = || format!("cannot read {}", input.path().display());
+    let mut feeds = Vec::with_capacity(queues.len());
+    for queue in queues {
+        let reader = input.places().with_context(cannot)?;
+        feeds.push(Feed { places: queue.places.into_iter(), reader, running: 0, bytes: 0 });
+    }
+    let mut tasks = JoinSet::new();
+    let mut active = 0;
+    loop {
+        let now_active = feeds.iter().filter(|feed| !feed.is_over()).count();
+        if now_active != active {
+            // A share has become free, or it is the beginning: everybody may take more.
+            active = now_active;
+            for index in 0..feeds.len() {
+                fill(job, &mut feeds, index, active, max_concurrent, &results, &mut tasks).with_context(cannot)?;
+            }
+        }
+        let ended = tokio::select! {
+            biased;
+            () = job.stop.reached(Level::Now) => break,
+            ended = tasks.join_next() => ended,
+        };
+        let Some(ended) = ended else { break };
+        let (index, bytes, result) = ended.context("a task has failed; please report this")?;
+        let done: Result<bool> = result;
+        if done? {
+            job.left[index].1.fetch_sub(1, Relaxed);
+        }
+        feeds[index].running -= 1;
+        feeds[index].bytes -= bytes;
+        fill(job, &mut feeds, index, active, max_concurrent, &results, &mut tasks).with_context(cannot)?;
+    }
+    Ok(())
+}
+
+/// Starts rows of a feed until its share is used.
+fn fill(
+    job: &Arc<Job>,
+    feeds: &mut [Feed],
+    index: usize,
+    active: usize,
+    max_concurrent: usize,
+    results: &mpsc::Sender<Vec<u8>>,
+    tasks: &mut JoinSet<(usize, usize, Result<bool>)>,
+) -> std::io::Result<()> {
+    let active = active.max(1);
+    let (places, bytes) = ((max_concurrent / active).max(1), READ_AHEAD / active);
+    let feed = &mut feeds[index];
+    while feed.running < places && tasks.len() < max_concurrent && (feed.bytes < bytes || feed.running == 0) {
+        if job.stop.level() > Level::Go {
+            return Ok(());
+        }
+        let Some(place) = feed.places.next() else { return Ok(()) };
+        let line = feed.reader.read(place.offset, place.length)?;
+        feed.running += 1;
+        feed.bytes += line.len();
+        let (job, results) = (job.clone(), results.clone());
+        tasks.spawn(async move {
+            let length = line.len();
+            let done = job.perform(line, place.nth, &results).await;
+            (index, length, done)
+        });
+    }
+    Ok(())
+}

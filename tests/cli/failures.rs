@@ -1,0 +1,74 @@
+//! Rows that fail.
+
+use serde_json::json;
+use tollgate::mock::{Faults, MockConfig};
+
+use super::world::{Recorder, Server, World, batch};
+
+#[test]
+fn a_row_that_fails_for_good_is_in_the_output_with_what_the_provider_said() {
+    let world = World::new();
+    let server = Recorder::start(|seen| {
+        match &seen.body {
+        body if body.contains("refused") => {
+            (400, "{\n \"error\": {\"message\": \"unsupported value\", \"type\": \"invalid_request_error\", \"code\": \"bad\"}\n}".to_owned())
+        }
+        body if body.contains("gateway") => (404, "<html>\nno such thing</html>".to_owned()),
+        body if body.contains("garbage") => (200, "ok".to_owned()),
+        _ => (200, "{}".to_owned()),
+    }
+    });
+    let lines = ["good", "refused", "gateway", "garbage"].map(|id| batch(id).to_string()).join("\n");
+    world.write("in.jsonl", lines);
+    world
+        .run(&format!("run in.jsonl -v --report report.json {}", server.at()))
+        .expect(1)
+        .says("refused: bad: unsupported value");
+    let results = world.results("in.results.jsonl");
+    assert!(results["good"]["error"].is_null());
+    let refused = &results["refused"];
+    assert_eq!(refused["response"]["body"]["error"]["code"], "bad");
+    assert_eq!(
+        (&refused["response"]["status_code"], &refused["error"]),
+        (&json!(400), &json!({"code": "bad", "message": "unsupported value"}))
+    );
+    assert_eq!(results["gateway"]["response"]["body"], "<html>\nno such thing</html>");
+    assert_eq!(
+        (&results["gateway"]["error"]["code"], &results["garbage"]["error"]["code"]),
+        (&json!("not_found"), &json!("invalid_answer"))
+    );
+    let rows = &world.report()["rows"];
+    assert_eq!((&rows["succeeded"], &rows["failed"]), (&json!(1), &json!(3)));
+}
+
+#[test]
+fn failures_that_pass_are_retried_and_counted() {
+    let world = World::new();
+    let faults = Faults { error_503: 0.2, ..Faults::default() };
+    let server = Server::start(MockConfig { faults, seed: 1, ..MockConfig::default() });
+    world.requests("in.jsonl", 0..30);
+    world.run(&format!("run in.jsonl --report report.json {}", server.at())).expect(0);
+    let (report, stats) = (world.report(), server.stats());
+    assert_eq!(
+        (report["rows"]["succeeded"].as_u64(), report["retries"].as_u64()),
+        (Some(30), Some(stats.faults.error_503))
+    );
+    assert!(stats.faults.error_503 > 0);
+}
+
+#[test]
+fn a_provider_that_is_not_there_is_said_without_running_through_the_whole_file() {
+    let world = World::new();
+    world.requests("in.jsonl", 0..2_000);
+    // A port that nobody listens on.
+    let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    let command =
+        format!("run in.jsonl --base-url http://127.0.0.1:{port}/v1 --unlimited --max-attempts 1 --max-concurrent 10");
+    world.run(&command).expect(1).says("one row after the other failed").says("--retry-failed");
+    let failed = world.results("in.results.jsonl");
+    assert!((100..=110).contains(&failed.len()), "{}", failed.len());
+    assert!(failed.values().all(|result| result["response"].is_null() && result["error"]["code"] == "no_answer"));
+    let server = Recorder::ok();
+    world.run(&format!("run in.jsonl --retry-failed {}", server.at())).expect(0);
+    assert_eq!(world.results("in.results.jsonl").len(), 2_000);
+}

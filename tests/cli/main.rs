@@ -1,0 +1,15 @@
+//! The real binary, run against the mock and against servers of the tests' own, all on the loopback interface.
+#![expect(clippy::unwrap_used, reason = "the helpers are part of the tests")]
+#![expect(clippy::disallowed_methods, reason = "other processes do not know a paused clock")]
+
+mod checks;
+mod example;
+mod failures;
+mod kills;
+mod mock;
+mod pipes;
+mod resume;
+mod rows;
+mod secrets;
+mod stopping;
+mod world;

@@ -1,0 +1,62 @@
+//! `tollgate mock`.
+
+use std::io::{BufRead, BufReader, Read};
+
+use super::world::{Running, World, ended};
+
+/// The mock as a process of its own, and its base URL.
+fn start(world: &World, args: &str) -> (Running, BufReader<std::process::ChildStdout>, String) {
+    let mut running = world.start(&format!("mock --port 0 {args}"));
+    let mut out = BufReader::new(running.child().stdout.take().unwrap());
+    let mut url = None;
+    while url.is_none() {
+        let mut line = String::new();
+        assert!(out.read_line(&mut line).unwrap() > 0, "it says how to point a client at it");
+        url = line.split("OPENAI_BASE_URL=").nth(1).map(|rest| rest.split(' ').next().unwrap().to_owned());
+    }
+    (running, out, url.unwrap())
+}
+
+#[test]
+fn it_serves_limits_until_interrupted_and_tells_what_it_saw() {
+    let world = World::new();
+    let (mut mock, mut out, url) = start(&world, "--tier 1 --rpm 5 --api-key sk-accepted-key --seed 3");
+    assert!(url.starts_with("http://127.0.0.1:") && url.ends_with("/v1"), "{url}");
+    world.requests("in.jsonl", 0..7);
+    let run = |key: &str, args: &str| {
+        let mut command = world.tollgate(&format!("run in.jsonl --base-url {url} --unlimited {args}"));
+        command.env("OPENAI_API_KEY", key);
+        ended(command)
+    };
+    run("sk-some-other-key", "--max-attempts 1 -o wrong.jsonl").expect(1);
+    assert!(world.results("wrong.jsonl").values().all(|result| result["response"]["status_code"] == 401));
+    // The headers show the limit, so that the program holds to it without having been told.
+    let mut running = {
+        let mut command = world.tollgate(&format!("run in.jsonl --base-url {url} --report report.json"));
+        command.env("OPENAI_API_KEY", "sk-accepted-key");
+        command.stderr(std::process::Stdio::piped()).spawn().map(Running::of).unwrap()
+    };
+    super::world::until("five have passed", || {
+        world.has("in.results.jsonl") && world.read("in.results.jsonl").lines().count() == 5
+    });
+    running.signal("INT");
+    running.wait().expect(130);
+    assert_eq!(world.report()["limits"][0]["source"], "header");
+
+    mock.signal("INT");
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).unwrap();
+    assert!(rest.contains("curl http://127.0.0.1:") && rest.contains("/stats"), "{rest}");
+    assert!(rest.contains("answered") && rest.contains("without an accepted key"), "{rest}");
+    assert!(!rest.contains("sk-accepted"));
+    mock.wait().expect(0);
+}
+
+#[test]
+fn nonsense_is_refused() {
+    let world = World::new();
+    world.run("mock --port 0 --error-503 2").expect(2).says("probabilities from 0 to 1");
+    world.run("mock --port 0 --tier 77").expect(2).says("tier 77");
+    world.run("mock --port 0 --rpm many").expect(2);
+    world.run("").expect(2);
+}

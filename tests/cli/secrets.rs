@@ -1,0 +1,75 @@
+//! Keys: what is said when there is none, and that nothing shows one.
+
+use serde_json::json;
+
+use super::world::{Ended, Recorder, World, ended};
+
+const CANARY: &str = "sk-canary-0123456789abcdef";
+
+#[test]
+fn without_a_key_it_says_what_to_set_and_what_to_type_instead() {
+    let world = World::new();
+    world.requests("my requests.jsonl", 0..1);
+    let mut command = world.tollgate("run");
+    command.arg("my requests.jsonl");
+    let error = ended(command).expect(2);
+    error.says("OPENAI_API_KEY is not set").says("tollgate run 'my requests.jsonl' --mock");
+    world.requests("in.jsonl", 0..1);
+    world.run("run in.jsonl --provider groq").expect(2).says("GROQ_API_KEY is not set");
+    world.run("run in.jsonl --api-key-env MY_KEY").expect(2).says("MY_KEY is not set");
+    assert_eq!(world.files(), ["in.jsonl", "my requests.jsonl"]);
+}
+
+#[test]
+fn a_key_is_sent_to_the_provider_and_shown_nowhere_else() {
+    let world = World::new();
+    // As careless as a server can be.
+    let server = Recorder::start(|seen| match seen.body.contains("fine") {
+        true => (200, json!({"you sent": seen.headers}).to_string()),
+        false => (
+            401,
+            json!({"error": {"message": format!("Incorrect API key provided: {}", seen.headers), "code": CANARY}})
+                .to_string(),
+        ),
+    });
+    world.write("in.jsonl", format!("{}\n{}\n", super::world::chat("fine"), super::world::chat("wrong")));
+    let run = |args: &str| {
+        let mut command = world.tollgate(args);
+        ended({
+            command.env("OPENAI_API_KEY", CANARY);
+            command
+        })
+    };
+    let at = server.at();
+    let shown: Vec<Ended> = vec![
+        run(&format!("run in.jsonl -v --report report.json {at}")).expect(1),
+        run(&format!("run in.jsonl -v --retry-failed -o - {at}")).expect(2),
+        run(&format!("run in.jsonl -v -o - {at}")).expect(1),
+        run("run in.jsonl --mock --mock-latency 0 -o mocked.jsonl").expect(0),
+        run("run --help").expect(0),
+        run("mock --help").expect(0),
+        run(&format!("run in.jsonl --retry-failed {at}")).expect(1),
+    ];
+    let seen = server.seen();
+    assert!(seen.iter().all(|seen| seen.headers.contains(&format!("authorization: Bearer {CANARY}"))));
+    for ended in shown {
+        assert!(!ended.out.contains("canary") && !ended.err.contains("canary"), "{ended:#?}");
+    }
+    for file in world.files() {
+        assert!(!world.read(&file).contains("canary"), "{file}");
+    }
+    assert!(world.results("in.results.jsonl").values().any(|result| result["response"]["status_code"] == 401));
+}
+
+#[test]
+fn the_address_comes_from_the_environment_where_nothing_else_is_said() {
+    let (world, server) = (World::new(), Recorder::ok());
+    world.requests("in.jsonl", 0..1);
+    let mut command = world.tollgate("run in.jsonl");
+    command.env("OPENAI_BASE_URL", server.at().split(' ').nth(1).unwrap());
+    ended(command).expect(0).says("warning: no --tier and no limits");
+    assert_eq!(server.seen().len(), 1);
+    let mut command = world.tollgate("run in.jsonl -o other.jsonl");
+    command.env("OPENAI_BASE_URL", "localhost:1234");
+    ended(command).expect(2).says("OPENAI_BASE_URL");
+}
