@@ -209,7 +209,7 @@ async fn concurrency_is_bounded_and_a_free_place_is_taken_at_once() {
         settle(first);
     });
     let start = Instant::now();
-    third.await.unwrap();
+    drop(third.await.unwrap());
     assert_eq!(start.elapsed(), SECOND);
 }
 
@@ -228,11 +228,11 @@ fn waiters_outlive_the_runtime_that_served_the_lane() {
         }
         vec![scheduler.enqueue(request(1)).await.unwrap()]
     });
-    waiters.push(second.block_on(async { scheduler.enqueue(request(1)).await.unwrap() }));
+    waiters.push(second.block_on(scheduler.enqueue(request(1))).unwrap());
     drop(first);
     second.block_on(async {
         for waiter in waiters {
-            tokio::time::timeout(5 * SECOND, waiter).await.expect("somebody serves the lane").unwrap();
+            settle(tokio::time::timeout(5 * SECOND, waiter).await.expect("somebody serves the lane").unwrap());
         }
     });
 }

@@ -149,7 +149,7 @@ fn use_of(limit: Limit, spent: u64, head: &Charge) -> f64 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1_000))]
+    #![proptest_config(ProptestConfig::with_cases(10_000))]
 
     #[test]
     fn ten_saturated_minutes_pass_no_limit_and_leave_none_idle(
