@@ -34,6 +34,8 @@ pub(crate) struct Lane {
 struct State {
     machine: Machine<oneshot::Sender<Answer>>,
     counters: Counters,
+    /// Requests between two attempts.
+    backing_off: usize,
     /// Whether a task serves those who wait.
     driven: bool,
     /// Where to start that task: the runtime of whoever began to wait last.
@@ -52,6 +54,24 @@ pub struct Counters {
     pub failed: u64,
 }
 
+impl State {
+    fn is_idle(&self) -> bool {
+        self.backing_off == 0 && self.machine.is_idle()
+    }
+}
+
+/// See [`Lane::backing_off`].
+#[derive(Debug)]
+pub(crate) struct BackingOff(Arc<Lane>);
+
+impl Drop for BackingOff {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.backing_off -= 1;
+        self.0.release(state);
+    }
+}
+
 impl Lane {
     pub(crate) fn new(
         account: usize,
@@ -59,7 +79,7 @@ impl Lane {
         provider: Provider,
         machine: Machine<oneshot::Sender<Answer>>,
     ) -> Self {
-        let state = State { machine, counters: Counters::default(), driven: false, runtime: None };
+        let state = State { machine, counters: Counters::default(), backing_off: 0, driven: false, runtime: None };
         Self {
             account,
             pool: pool.into(),
@@ -88,11 +108,11 @@ impl Lane {
         answer
     }
 
-    /// Unlocks and wakes whoever may care.
+    /// Unlocks and wakes whoever may care: the driver, whatever it sleeps for, and those who wait for the lane to be idle.
     fn release(&self, state: MutexGuard<'_, State>) {
-        let (waiting, idle) = (state.machine.waiting(), state.machine.is_idle());
+        let (driven, idle) = (state.driven, state.is_idle());
         drop(state);
-        if waiting > 0 {
+        if driven {
             self.changed.notify_one();
         }
         if idle {
@@ -122,13 +142,16 @@ impl Lane {
             Submitted::Granted(grant) => Waiting::Granted(Some(Permit::new(self.clone(), grant))),
             Submitted::Queued(ticket) => Waiting::Queued(ticket, receiver.ok_or(Refusal::Closed)?),
         };
-        let start = matches!(waiting, Waiting::Queued(..)) && !std::mem::replace(&mut state.driven, true);
-        if matches!(waiting, Waiting::Queued(..)) {
-            state.runtime = Some(Handle::current());
-        }
-        drop(state);
-        if start {
-            self.start_driver(&Handle::current());
+        if matches!(waiting, Waiting::Granted(_)) {
+            drop(state);
+        } else {
+            let runtime = Handle::current();
+            let start = !std::mem::replace(&mut state.driven, true);
+            state.runtime = Some(runtime.clone());
+            self.release(state);
+            if start {
+                self.start_driver(&runtime);
+            }
         }
         Ok(Waiter { lane: self.clone(), waiting })
     }
@@ -171,12 +194,17 @@ impl Lane {
         self.release(state);
     }
 
-    /// Counts a retry, if the lane's budget has one left. Waiting for a limit is no load and needs no budget.
-    pub(crate) fn may_retry(&self, retry: Retry) -> bool {
+    /// Counts a retry and says how long it has to wait for the lane's budget. Waiting for a limit is no load and needs none.
+    pub(crate) fn retry(&self, retry: Retry) -> Duration {
         let mut state = self.lock();
-        let allowed = retry == Retry::AfterLimit || state.machine.budget.spend();
-        state.counters.retries += u64::from(allowed);
-        allowed
+        state.counters.retries += 1;
+        if retry == Retry::AfterLimit { Duration::ZERO } else { state.machine.budget.spend(clock::now()) }
+    }
+
+    /// Keeps the lane from counting as idle while a request waits outside of it for its next attempt.
+    pub(crate) fn backing_off(self: &Arc<Self>) -> BackingOff {
+        self.lock().backing_off += 1;
+        BackingOff(self.clone())
     }
 
     pub(crate) fn count_failure(&self) {
@@ -189,7 +217,7 @@ impl Lane {
             let idle = self.idle.notified();
             tokio::pin!(idle);
             idle.as_mut().enable();
-            if self.with(|machine| machine.is_idle()) {
+            if self.lock().is_idle() {
                 return;
             }
             idle.await;
@@ -197,22 +225,27 @@ impl Lane {
     }
 
     fn start_driver(self: &Arc<Self>, runtime: &Handle) {
-        runtime.spawn(Driver(self.clone()).run());
+        runtime.spawn(Driver { lane: self.clone(), done: false }.run());
     }
 }
 
 /// The task that serves a lane while anybody waits in it.
-struct Driver(Arc<Lane>);
+struct Driver {
+    lane: Arc<Lane>,
+    /// It ended because nobody waits any more.
+    done: bool,
+}
 
 impl Driver {
-    async fn run(self) {
+    async fn run(mut self) {
         let mut due = Vec::new();
         loop {
             let wake_at = {
-                let mut state = self.0.lock();
+                let mut state = self.lane.lock();
                 let wake_at = state.machine.poll(clock::now(), &mut due);
                 if due.is_empty() && state.machine.waiting() == 0 {
                     state.driven = false;
+                    self.done = true;
                     break;
                 }
                 wake_at
@@ -221,7 +254,7 @@ impl Driver {
             let handed_out = !due.is_empty();
             for wake in due.drain(..) {
                 let _ = match wake {
-                    Wake::Granted(grant, sender) => sender.send(Ok(Permit::new(self.0.clone(), grant))),
+                    Wake::Granted(grant, sender) => sender.send(Ok(Permit::new(self.lane.clone(), grant))),
                     Wake::Refused(refusal, sender) => sender.send(Err(refusal)),
                 };
             }
@@ -229,8 +262,8 @@ impl Driver {
                 continue;
             }
             match wake_at {
-                Some(at) => drop(tokio::time::timeout_at(at.into(), self.0.changed.notified()).await),
-                None => self.0.changed.notified().await,
+                Some(at) => drop(tokio::time::timeout_at(at.into(), self.lane.changed.notified()).await),
+                None => self.lane.changed.notified().await,
             }
         }
     }
@@ -239,16 +272,16 @@ impl Driver {
 impl Drop for Driver {
     /// A runtime that shuts down takes its tasks with it; those who wait on another one are served from there.
     fn drop(&mut self) {
-        let mut state = self.0.lock();
-        if !state.driven {
+        if self.done {
             return;
         }
+        let mut state = self.lane.lock();
         // Taken, so that a runtime that is shutting down as well is not tried twice.
         let runtime = state.runtime.take();
         state.driven = runtime.is_some();
         drop(state);
         if let Some(runtime) = runtime {
-            self.0.start_driver(&runtime);
+            self.lane.start_driver(&runtime);
         }
     }
 }

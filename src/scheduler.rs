@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 use std::time::Instant;
 
 use dashmap::DashMap;
@@ -19,7 +20,6 @@ use crate::permit::{DEFAULT_WAIT, Permit};
 use crate::providers::{self, Failure, Provider, Retry};
 use crate::request::{Request, Size};
 use crate::secret::Secret;
-use crate::tokens::INLINE_BYTES;
 
 /// Schedules calls so that the limits of their accounts are used to the full and never broken.
 ///
@@ -341,12 +341,14 @@ impl Scheduler {
             Ok(prepared) => prepared,
             Err(reason) => return refused(reason, attempts, last),
         };
+        let mut backing_off = None;
         let mut backoff = self.inner.config.retry.backoff(self.inner.seeds.fetch_add(1, Relaxed));
         loop {
             let mut permit = match lane.acquire(ask.clone()).await {
                 Ok(permit) => permit,
                 Err(reason) => return refused(reason.into(), attempts, last),
             };
+            drop(backing_off.take());
             ask.again = permit.ticket();
             attempts += 1;
             let attempt = Attempt::new(attempts, lane.provider, account.key(), account.base_url.clone());
@@ -379,8 +381,7 @@ impl Scheduler {
                 permit.failed_as(&failure, &facts.answer, pause.unwrap_or(DEFAULT_WAIT));
             }
             let retry = failure.retry();
-            let again = pause.filter(|_| retry != Retry::Never && lane.may_retry(retry));
-            let Some(pause) = again else {
+            let Some(pause) = pause.filter(|_| retry != Retry::Never) else {
                 let failure = Box::new(failure);
                 return match result {
                     Ok(value) => Ended::ErrorAnswer { value, failure, attempts },
@@ -388,9 +389,9 @@ impl Scheduler {
                 };
             };
             // A wait that the provider names holds the whole lane; only without one does the request wait by itself.
-            if retry == Retry::Backoff && failure.wait.is_none() {
-                tokio::time::sleep(pause).await;
-            }
+            let own = if retry == Retry::Backoff && failure.wait.is_none() { pause } else { Duration::ZERO };
+            backing_off = Some(lane.backing_off());
+            tokio::time::sleep(own.max(lane.retry(retry))).await;
             last = Some(Box::new(failure));
         }
     }
@@ -398,7 +399,7 @@ impl Scheduler {
     async fn prepare(&self, request: Request) -> Result<(&AccountState, Arc<Lane>, Ask), AcquireError> {
         let index = self.account_of(&request)?;
         let estimate = match &request.size {
-            Size::Prompt(prompt) if prompt.text_bytes() > INLINE_BYTES => {
+            Size::Prompt(prompt) if !prompt.counts_quickly() => {
                 let prompt = prompt.clone();
                 let counted = tokio::task::spawn_blocking(move || prompt.count().estimate).await;
                 counted.map_err(|_| AcquireError::Uncounted)?

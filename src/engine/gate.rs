@@ -75,6 +75,7 @@ pub struct Gate {
     /// The allowance until the first answer.
     careful: Option<Careful>,
     blocked_until: Option<Instant>,
+    before: Before,
     /// Everything ever charged, less what never reached the provider.
     spent: u64,
     /// What finished requests did not use of it, which counts only where the settled book decides: that may be learned late.
@@ -107,9 +108,10 @@ pub struct GateStatus {
     pub spent: u64,
 }
 
-/// What was taken from a gate, so that it can be put back as if nothing had happened.
+/// A gate as it was before the last take, so that it can be undone as if nothing had happened: a refund would leave a
+/// bucket that had been full for long as one that has just become full, and cost the margin.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Undo {
+struct Before {
     kept: u64,
     settled: u64,
     careful: u64,
@@ -136,6 +138,7 @@ impl Gate {
                 untouched: true,
             }),
             blocked_until: None,
+            before: Before::default(),
             spent: 0,
             unused: 0,
         }
@@ -152,33 +155,34 @@ impl Gate {
     }
 
     /// Takes `charge` if it fits now.
-    pub(super) fn take(&mut self, charge: &Charge, now: Instant) -> Option<Undo> {
+    pub(super) fn take(&mut self, charge: &Charge, now: Instant) -> bool {
         let n = charge.get(self.limit.dimension);
-        let undo = self.mark();
+        self.before = self.mark();
         if n > 0 {
             if self.blocked_until.is_some_and(|until| now < until) {
-                return None;
+                return false;
             }
             if let Some(careful) = &mut self.careful {
                 if !careful.untouched && careful.allowance.ready_at(n, now) > now {
-                    return None;
+                    return false;
                 }
                 careful.allowance.charge(n, now);
                 careful.untouched = false;
             }
             if !self.book().take(n, now) {
-                self.undo(undo, 0);
-                return None;
+                self.restore();
+                return false;
             }
             self.other_book().charge(n, now);
             self.spent = self.spent.saturating_add(n);
         }
-        Some(undo)
+        true
     }
 
-    /// Puts back what [`Gate::take`] took, when nothing has happened since.
-    pub(super) fn put_back(&mut self, undo: Undo, charge: &Charge) {
-        self.undo(undo, charge.get(self.limit.dimension));
+    /// Puts back the `charge` that the last [`Gate::take`] took, when nothing has happened since.
+    pub(super) fn put_back(&mut self, charge: &Charge) {
+        self.restore();
+        self.spent = self.spent.saturating_sub(charge.get(self.limit.dimension));
     }
 
     /// When `charge` fits, if nothing else happens. A charge larger than the limit stands for a queue of smaller ones.
@@ -319,8 +323,8 @@ impl Gate {
         if self.active == Books::Settled { &mut self.kept } else { &mut self.settled }
     }
 
-    fn mark(&self) -> Undo {
-        Undo {
+    fn mark(&self) -> Before {
+        Before {
             kept: self.kept.tat(),
             settled: self.settled.tat(),
             careful: self.careful.as_ref().map_or(0, |careful| careful.allowance.tat()),
@@ -328,13 +332,12 @@ impl Gate {
         }
     }
 
-    fn undo(&mut self, undo: Undo, spent: u64) {
-        self.kept.set_tat(undo.kept);
-        self.settled.set_tat(undo.settled);
-        self.spent = self.spent.saturating_sub(spent);
+    fn restore(&mut self) {
+        self.kept.set_tat(self.before.kept);
+        self.settled.set_tat(self.before.settled);
         if let Some(careful) = &mut self.careful {
-            careful.allowance.set_tat(undo.careful);
-            careful.untouched = undo.untouched;
+            careful.allowance.set_tat(self.before.careful);
+            careful.untouched = self.before.untouched;
         }
     }
 }

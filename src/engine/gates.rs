@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::gate::{Gate, GateStatus, Settlement, Source, Undo};
+use super::gate::{Gate, GateStatus, Settlement, Source};
 use crate::cost::{Charge, Limit, MINUTE};
 use crate::providers::Reading;
 
@@ -56,16 +56,6 @@ impl Gates {
         }
     }
 
-    /// Whether there is no limit at all.
-    pub fn is_empty(&self) -> bool {
-        self.gates.is_empty()
-    }
-
-    /// Whether any limit counts tokens, so that estimating them is worth the time.
-    pub fn count_tokens(&self) -> bool {
-        self.gates.iter().any(|gate| gate.limit().dimension != crate::Dimension::Requests)
-    }
-
     /// The limit that could never hold `charge`, if there is one.
     pub fn too_small_for(&self, charge: &Charge) -> Option<Limit> {
         self.gates.iter().find(|gate| !gate.can_hold(charge)).map(Gate::limit)
@@ -73,23 +63,10 @@ impl Gates {
 
     /// Takes `charge` from every gate, or from none and says which one binds.
     pub fn reserve(&mut self, charge: &Charge, now: Instant) -> Result<(), Wait> {
-        let mut taken = [Undo::default(); 8];
-        for index in 0..self.gates.len() {
-            match self.gates[index].take(charge, now) {
-                Some(undo) if index < taken.len() => taken[index] = undo,
-                Some(_) => {}
-                None => {
-                    for (gate, undo) in self.gates.iter_mut().zip(taken).take(index) {
-                        gate.put_back(undo, charge);
-                    }
-                    // A gate that refused is a gate that is not ready; the default only satisfies the type.
-                    return Err(self
-                        .wait(charge, now)
-                        .unwrap_or(Wait { limit: self.gates[index].limit(), until: now }));
-                }
-            }
-        }
-        Ok(())
+        let Some(refusing) = self.gates.iter_mut().position(|gate| !gate.take(charge, now)) else { return Ok(()) };
+        self.gates[..refusing].iter_mut().for_each(|gate| gate.put_back(charge));
+        // A gate that refused is a gate that is not ready; the default only satisfies the type.
+        Err(self.wait(charge, now).unwrap_or(Wait { limit: self.gates[refusing].limit(), until: now }))
     }
 
     /// What holds `charge` longest; `None` when it fits now. A charge larger than a limit stands for a queue of requests.

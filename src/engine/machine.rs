@@ -211,7 +211,7 @@ impl<T> Machine<T> {
         Self {
             gates,
             queue: Queue::new(HashMap::new(), Duration::from_secs(60)),
-            budget: RetryBudget::new(),
+            budget: RetryBudget::new(now),
             max_in_flight: None,
             max_waiting: usize::MAX,
             in_flight: 0,
@@ -260,17 +260,11 @@ impl<T> Machine<T> {
     /// The outer one as [`Machine::submit`], the inner one when it would have to wait.
     pub fn try_submit(&mut self, ask: Ask, now: Instant) -> Result<Result<Grant, Forecast>, Refusal> {
         self.check(&ask)?;
-        let forecast = self.forecast(&ask, now);
-        if self.queue.len() > 0 || !self.free_place() || !forecast.starts_in.is_zero() {
-            return Ok(Err(forecast));
+        let place = self.newcomer(ask.priority, ask.tenant.clone());
+        match self.grant_at_once(&place, ask.charge, now) {
+            Some(grant) => Ok(Ok(grant)),
+            None => Ok(Err(self.forecast(&ask, now))),
         }
-        if self.gates.reserve(&ask.charge, now).is_err() {
-            return Ok(Err(forecast));
-        }
-        self.arrivals += 1;
-        self.budget.earn();
-        let place = Place { priority: ask.priority, tenant: ask.tenant, arrival: self.arrivals };
-        Ok(Ok(self.grant(place, ask.charge, now)))
     }
 
     /// Grants the request at once if nobody is before it and it fits; otherwise queues it with a `payload` made for that.
@@ -281,18 +275,10 @@ impl<T> Machine<T> {
         self.check(&ask)?;
         let place = match ask.again {
             Some(Ticket(place)) => place,
-            None => {
-                self.arrivals += 1;
-                self.budget.earn();
-                Place { priority: ask.priority, tenant: ask.tenant, arrival: self.arrivals }
-            }
+            None => self.newcomer(ask.priority, ask.tenant),
         };
-        if self.queue.len() == 0
-            && self.free_place()
-            && !self.is_paused(now)
-            && self.gates.reserve(&ask.charge, now).is_ok()
-        {
-            return Ok(Submitted::Granted(self.grant(place, ask.charge, now)));
+        if let Some(grant) = self.grant_at_once(&place, ask.charge, now) {
+            return Ok(Submitted::Granted(grant));
         }
         if self.queue.len() >= self.max_waiting {
             return Err(Refusal::QueueFull { waiting: self.queue.len() });
@@ -463,11 +449,6 @@ impl<T> Machine<T> {
         self.closed = true;
     }
 
-    /// Takes all waiting requests out.
-    pub fn abandon(&mut self) -> Vec<T> {
-        self.queue.drain().into_iter().map(|entry| entry.payload).collect()
-    }
-
     fn check(&self, ask: &Ask) -> Result<(), Refusal> {
         if self.closed && ask.again.is_none() {
             return Err(Refusal::Closed);
@@ -476,6 +457,18 @@ impl<T> Machine<T> {
             Some(limit) => Err(Refusal::TooLarge { limit, size: ask.charge.get(limit.dimension) }),
             None => Ok(()),
         }
+    }
+
+    fn newcomer(&mut self, priority: Priority, tenant: Tenant) -> Place {
+        self.arrivals += 1;
+        self.budget.earn();
+        Place { priority, tenant, arrival: self.arrivals }
+    }
+
+    fn grant_at_once(&mut self, place: &Place, charge: Charge, now: Instant) -> Option<Grant> {
+        let free = self.queue.len() == 0 && self.free_place() && !self.is_paused(now);
+        let fits = free && self.gates.reserve(&charge, now).is_ok();
+        fits.then(|| self.grant(place.clone(), charge, now))
     }
 
     fn forecast_at(&self, place: &Place, charge: &Charge, now: Instant) -> Forecast {

@@ -186,18 +186,6 @@ impl<T> Queue<T> {
         }
         ahead
     }
-
-    /// Empties the queue, in no particular order.
-    pub(super) fn drain(&mut self) -> Vec<Entry<T>> {
-        self.deadlines.clear();
-        self.len = 0;
-        let levels = std::mem::take(&mut self.levels);
-        levels
-            .into_values()
-            .flat_map(|level| level.lines.into_values())
-            .flat_map(|line| line.entries.into_values())
-            .collect()
-    }
 }
 
 impl<T> Level<T> {

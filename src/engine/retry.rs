@@ -1,8 +1,10 @@
 //! When a failed attempt is made again: backoff, and a budget that keeps retries from becoming the load.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+
+use super::bucket::Bucket;
 
 /// How often and how fast failed attempts are repeated.
 ///
@@ -65,44 +67,41 @@ impl Iterator for Backoff {
     }
 }
 
-/// Limits retries of a lane to a share of its traffic. Without it, an outage multiplies the load by the number of
-/// attempts just when the provider can bear it least.
-#[derive(Clone, Copy, Debug)]
+/// Paces the retries of a lane by a share of its traffic. Without it, an outage multiplies the load by the number of
+/// attempts just when the provider can bear it least. A retry that is not in the budget waits for it; it is not lost.
+#[derive(Debug)]
 pub struct RetryBudget {
     /// In tenths of a retry.
-    tenths: u32,
+    tenths: Bucket,
 }
 
 impl RetryBudget {
-    /// A new lane may retry this often without having earned it.
-    const RESERVE: u32 = 100;
     /// What can be saved up in quiet times.
-    const MOST: u32 = 1_000;
+    const MOST: u64 = 1_000;
+    /// What a new lane has saved up.
+    const RESERVE: u64 = 100;
+    /// Retries that come back each second by themselves.
+    const PER_SECOND: u64 = 10;
     /// Every request earns half a retry: enough for one attempt in three to fail.
-    const EARNED_TENTHS: u32 = 5;
+    const EARNED_TENTHS: u64 = 5;
 
     /// A budget with its reserve.
-    pub const fn new() -> Self {
-        Self { tenths: Self::RESERVE * 10 }
+    pub fn new(now: Instant) -> Self {
+        let mut tenths = Bucket::new(Self::MOST * 10, Duration::from_secs(Self::MOST / Self::PER_SECOND), now);
+        tenths.charge((Self::MOST - Self::RESERVE) * 10, now);
+        Self { tenths }
     }
 
     /// A new request earns its part of a retry.
     pub fn earn(&mut self) {
-        self.tenths = (self.tenths + Self::EARNED_TENTHS).min(Self::MOST * 10);
+        self.tenths.refund(Self::EARNED_TENTHS);
     }
 
-    /// Takes one retry, if there is one left.
-    #[must_use]
-    pub fn spend(&mut self) -> bool {
-        let left = self.tenths.checked_sub(10);
-        self.tenths = left.unwrap_or(self.tenths);
-        left.is_some()
-    }
-}
-
-impl Default for RetryBudget {
-    fn default() -> Self {
-        Self::new()
+    /// Takes one retry and says how long to wait for it.
+    pub fn spend(&mut self, now: Instant) -> Duration {
+        let wait = self.tenths.ready_at(10, now) - now;
+        self.tenths.charge(10, now);
+        wait
     }
 }
 
@@ -143,12 +142,13 @@ mod tests {
     }
 
     #[test]
-    fn budget_ends_and_is_earned_again() {
-        let mut budget = RetryBudget::new();
-        assert_eq!((0..1_000).filter(|_| budget.spend()).count(), 100);
-        budget.earn();
-        assert!(!budget.spend());
-        budget.earn();
-        assert!(budget.spend() && !budget.spend());
+    fn retries_beyond_the_reserve_are_paced_and_earned_by_requests() {
+        let now = Instant::now();
+        let mut budget = RetryBudget::new(now);
+        let waits: Vec<_> = (0..120).map(|_| budget.spend(now)).collect();
+        assert!(waits[..100].iter().all(Duration::is_zero));
+        assert_eq!(waits[119], Duration::from_secs(2), "twenty more at ten a second");
+        (0..42).for_each(|_| budget.earn());
+        assert_eq!(budget.spend(now), Duration::ZERO);
     }
 }

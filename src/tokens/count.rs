@@ -7,6 +7,7 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use quick_cache::sync::Cache;
 use tiktoken_rs::CoreBPE;
@@ -38,6 +39,8 @@ struct Key {
 }
 
 static COUNTS: LazyLock<Cache<Key, u64>> = LazyLock::new(|| Cache::new(REMEMBERED));
+/// By encoding; tiktoken-rs does not tell.
+static LOADED: [AtomicBool; 5] = [const { AtomicBool::new(false) }; 5];
 static SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 /// How many tokens `text` is, as ordinary text: `<|endoftext|>` in it has no special meaning, as in the API.
@@ -80,7 +83,18 @@ pub(super) fn load(encoding: Encoding) {
     vocabulary(encoding);
 }
 
+/// Whether the vocabulary is there already; loading it would block a runtime's thread for a tenth of a second.
+pub(super) fn is_loaded(encoding: Encoding) -> bool {
+    LOADED[encoding as usize].load(Relaxed)
+}
+
 fn vocabulary(encoding: Encoding) -> &'static CoreBPE {
+    let vocabulary = singleton(encoding);
+    LOADED[encoding as usize].store(true, Relaxed);
+    vocabulary
+}
+
+fn singleton(encoding: Encoding) -> &'static CoreBPE {
     match encoding {
         // They differ in special tokens only, which are not read here; one copy in memory serves both.
         Encoding::O200kBase | Encoding::O200kHarmony => tiktoken_rs::o200k_base_singleton(),

@@ -137,6 +137,12 @@ impl Prompt {
         self.texts.bytes()
     }
 
+    /// Whether counting takes so little time that a thread of an async runtime may do it: at most [`INLINE_BYTES`], and
+    /// the vocabulary is loaded.
+    pub(crate) fn counts_quickly(&self) -> bool {
+        self.text_bytes() <= INLINE_BYTES && count::is_loaded(self.encoding)
+    }
+
     /// The model as the request names it; empty when it names none.
     pub fn model(&self) -> &str {
         &self.model

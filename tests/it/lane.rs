@@ -236,3 +236,24 @@ fn waiters_outlive_the_runtime_that_served_the_lane() {
         }
     });
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_urgent_newcomer_wakes_a_lane_that_sleeps_for_somebody_else() {
+    let scheduler = busy().await;
+    let mut large = scheduler.enqueue(request(4_000)).await.unwrap();
+    assert!(tokio::time::timeout(SECOND, &mut large).await.is_err(), "the lane sleeps for the large request");
+    let start = Instant::now();
+    settle(scheduler.acquire(request(100).priority(Priority::High)).await.unwrap());
+    assert_eq!(start.elapsed(), Duration::from_millis(500));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newcomer_does_not_sleep_as_long_as_one_that_gave_up() {
+    let scheduler = busy().await;
+    let mut large = scheduler.enqueue(request(4_000)).await.unwrap();
+    assert!(tokio::time::timeout(SECOND, &mut large).await.is_err());
+    drop(large);
+    let start = Instant::now();
+    settle(scheduler.acquire(request(100)).await.unwrap());
+    assert_eq!(start.elapsed(), Duration::from_millis(500));
+}
