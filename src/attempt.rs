@@ -121,6 +121,7 @@ impl Attempt {
 }
 
 /// What the HTTP client says about a call that brought no answer.
+#[cfg_attr(not(feature = "client"), expect(dead_code, reason = "only the client meets them"))]
 #[derive(Clone, Debug)]
 pub(crate) enum Transport {
     /// Nothing reached the provider.

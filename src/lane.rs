@@ -36,6 +36,8 @@ struct State {
     counters: Counters,
     /// Requests between two attempts.
     backing_off: usize,
+    /// Whether anybody waits for the lane to be idle.
+    draining: bool,
     /// Whether a task serves those who wait.
     driven: bool,
     /// Where to start that task: the runtime of whoever began to wait last.
@@ -60,6 +62,27 @@ impl State {
     }
 }
 
+/// What was heard of a request at its end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Heard<'a> {
+    /// It was not sent, or given up.
+    Nothing,
+    /// It went well.
+    Answer,
+    /// It failed; a lane that is refused without being told for how long waits for this time.
+    Failure(&'a Failure, Duration),
+}
+
+impl Heard<'_> {
+    fn is_answer(self) -> bool {
+        match self {
+            Heard::Nothing => false,
+            Heard::Answer => true,
+            Heard::Failure(failure, _) => (100..500).contains(&failure.status),
+        }
+    }
+}
+
 /// See [`Lane::backing_off`].
 #[derive(Debug)]
 pub(crate) struct BackingOff(Arc<Lane>);
@@ -79,7 +102,14 @@ impl Lane {
         provider: Provider,
         machine: Machine<oneshot::Sender<Answer>>,
     ) -> Self {
-        let state = State { machine, counters: Counters::default(), backing_off: 0, driven: false, runtime: None };
+        let state = State {
+            machine,
+            counters: Counters::default(),
+            backing_off: 0,
+            draining: false,
+            driven: false,
+            runtime: None,
+        };
         Self {
             account,
             pool: pool.into(),
@@ -110,7 +140,7 @@ impl Lane {
 
     /// Unlocks and wakes whoever may care: the driver, whatever it sleeps for, and those who wait for the lane to be idle.
     fn release(&self, state: MutexGuard<'_, State>) {
-        let (driven, idle) = (state.driven, state.is_idle());
+        let (driven, idle) = (state.driven, state.draining && state.is_idle());
         drop(state);
         if driven {
             self.changed.notify_one();
@@ -126,6 +156,10 @@ impl Lane {
 
     /// Takes a place in the lane; an idle lane grants on the spot.
     pub(crate) fn enqueue(self: &Arc<Self>, ask: Ask) -> Result<Waiter, Refusal> {
+        Ok(Waiter { waiting: self.begin(ask)?, lane: self.clone() })
+    }
+
+    fn begin(self: &Arc<Self>, ask: Ask) -> Result<Waiting, Refusal> {
         let now = clock::now();
         let mut receiver = None;
         let mut state = self.lock();
@@ -153,7 +187,7 @@ impl Lane {
                 self.start_driver(&runtime);
             }
         }
-        Ok(Waiter { lane: self.clone(), waiting })
+        Ok(waiting)
     }
 
     /// A permit if there is one now.
@@ -164,17 +198,24 @@ impl Lane {
 
     /// Waits for a permit.
     pub(crate) async fn acquire(self: &Arc<Self>, ask: Ask) -> Result<Permit, Refusal> {
-        self.enqueue(ask)?.await
+        match self.begin(ask)? {
+            Waiting::Granted(Some(permit)) => Ok(permit),
+            waiting => Waiter { lane: self.clone(), waiting }.await,
+        }
     }
 
     /// Closes the books of a grant and, in the same step, takes what its failure says about the lane: whoever waits for
-    /// what it names waits as long as it asks, or for the given time where it names none.
-    pub(crate) fn conclude(&self, grant: Grant, end: End, answer: &Observation, failure: Option<(&Failure, Duration)>) {
+    /// what it names waits as long as it asks.
+    pub(crate) fn conclude(&self, grant: Grant, end: End, answer: &Observation, heard: Heard<'_>) {
         let now = clock::now();
         let charge = grant.charge;
         let mut state = self.lock();
         state.machine.finish(grant, end, &answer.readings, now);
-        if let Some((failure, default_wait)) = failure {
+        // An answer that is the provider's own, and not that of a broken way to it, ends the careful start.
+        if heard.is_answer() {
+            state.machine.answered();
+        }
+        if let Heard::Failure(failure, default_wait) = heard {
             match failure.retry() {
                 Retry::AfterLimit => {
                     state.counters.rate_limited += 1;
@@ -213,6 +254,7 @@ impl Lane {
 
     /// Waits until nothing waits and nothing is under way.
     pub(crate) async fn drained(&self) {
+        self.lock().draining = true;
         loop {
             let idle = self.idle.notified();
             tokio::pin!(idle);

@@ -7,8 +7,8 @@ use http::HeaderMap;
 
 use crate::clock;
 use crate::cost::{Charge, Usage};
-use crate::engine::{End, Grant, Machine, Ticket};
-use crate::lane::Lane;
+use crate::engine::{End, Grant, Ticket};
+use crate::lane::{Heard, Lane};
 use crate::providers::{self, Failure, Observation, Retry};
 
 /// The right to send one request now.
@@ -107,28 +107,25 @@ impl Permit {
             ),
             (None, None) => None,
         };
-        self.finish(used.map_or(End::Unknown, End::Used), answer, None);
-        self.lane.change(Machine::answered);
+        self.finish(used.map_or(End::Unknown, End::Used), answer, Heard::Answer);
     }
 
     /// The provider answered with an error, or not at all. `default_wait` is how long a refused lane waits if the answer
     /// names no time.
     pub(crate) fn failed_as(mut self, failure: &Failure, answer: &Observation, default_wait: Duration) {
         let refused = failure.retry() == Retry::AfterLimit || failure.status == 429;
-        self.finish(if refused { End::Refused } else { End::Unknown }, answer, Some((failure, default_wait)));
-        if (100..500).contains(&failure.status) {
-            self.lane.change(Machine::answered);
-        }
+        let end = if refused { End::Refused } else { End::Unknown };
+        self.finish(end, answer, Heard::Failure(failure, default_wait));
     }
 
     /// Nothing reached the provider.
     pub(crate) fn unsent(mut self) {
-        self.finish(End::Unsent, &Observation::default(), None);
+        self.finish(End::Unsent, &Observation::default(), Heard::Nothing);
     }
 
-    fn finish(&mut self, end: End, answer: &Observation, failure: Option<(&Failure, Duration)>) {
+    fn finish(&mut self, end: End, answer: &Observation, heard: Heard<'_>) {
         if let Some(grant) = self.grant.take() {
-            self.lane.conclude(grant, end, answer, failure);
+            self.lane.conclude(grant, end, answer, heard);
         }
     }
 }
@@ -139,6 +136,6 @@ pub(crate) const DEFAULT_WAIT: Duration = Duration::from_secs(1);
 impl Drop for Permit {
     fn drop(&mut self) {
         let end = if self.sent { End::Unknown } else { End::Unsent };
-        self.finish(end, &Observation::default(), None);
+        self.finish(end, &Observation::default(), Heard::Nothing);
     }
 }

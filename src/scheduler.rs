@@ -134,6 +134,7 @@ impl Builder {
 }
 
 /// An answer with what is needed to close its books.
+#[cfg_attr(not(feature = "client"), expect(dead_code, reason = "only the client shows the attempts"))]
 pub(crate) struct Answered<T> {
     pub(crate) value: T,
     pub(crate) permit: Permit,
@@ -142,6 +143,10 @@ pub(crate) struct Answered<T> {
 }
 
 /// A call that ended, and how its books were closed.
+#[cfg_attr(
+    not(feature = "client"),
+    expect(dead_code, reason = "only the client turns an error answer into an error of its own")
+)]
 #[expect(clippy::large_enum_variant, reason = "one is on the stack for a moment; a box would cost every call")]
 pub(crate) enum Ended<T, E> {
     Answered(Answered<T>),
@@ -349,7 +354,6 @@ impl Scheduler {
                 Err(reason) => return refused(reason.into(), attempts, last),
             };
             drop(backing_off.take());
-            ask.again = permit.ticket();
             attempts += 1;
             let attempt = Attempt::new(attempts, lane.provider, account.key(), account.base_url.clone());
             permit.sent();
@@ -375,6 +379,7 @@ impl Scheduler {
                 }
             };
             let pause = backoff.next();
+            ask.again = permit.ticket();
             if matches!(transport, Some(Transport::Unsent(_))) {
                 permit.unsent();
             } else {

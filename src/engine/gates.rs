@@ -87,7 +87,9 @@ impl Gates {
 
     /// See [`Gate::answered`].
     pub fn answered(&mut self) {
-        self.answered = true;
+        if std::mem::replace(&mut self.answered, true) {
+            return;
+        }
         self.gates.iter_mut().for_each(Gate::answered);
     }
 

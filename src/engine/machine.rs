@@ -261,10 +261,8 @@ impl<T> Machine<T> {
     pub fn try_submit(&mut self, ask: Ask, now: Instant) -> Result<Result<Grant, Forecast>, Refusal> {
         self.check(&ask)?;
         let place = self.newcomer(ask.priority, ask.tenant.clone());
-        match self.grant_at_once(&place, ask.charge, now) {
-            Some(grant) => Ok(Ok(grant)),
-            None => Ok(Err(self.forecast(&ask, now))),
-        }
+        let granted = self.grant_at_once(place, ask.charge, now);
+        Ok(granted.map_err(|_| self.forecast(&ask, now)))
     }
 
     /// Grants the request at once if nobody is before it and it fits; otherwise queues it with a `payload` made for that.
@@ -277,9 +275,10 @@ impl<T> Machine<T> {
             Some(Ticket(place)) => place,
             None => self.newcomer(ask.priority, ask.tenant),
         };
-        if let Some(grant) = self.grant_at_once(&place, ask.charge, now) {
-            return Ok(Submitted::Granted(grant));
-        }
+        let place = match self.grant_at_once(place, ask.charge, now) {
+            Ok(grant) => return Ok(Submitted::Granted(grant)),
+            Err(place) => place,
+        };
         if self.queue.len() >= self.max_waiting {
             return Err(Refusal::QueueFull { waiting: self.queue.len() });
         }
@@ -465,10 +464,10 @@ impl<T> Machine<T> {
         Place { priority, tenant, arrival: self.arrivals }
     }
 
-    fn grant_at_once(&mut self, place: &Place, charge: Charge, now: Instant) -> Option<Grant> {
+    /// Gives the place back if it has to wait.
+    fn grant_at_once(&mut self, place: Place, charge: Charge, now: Instant) -> Result<Grant, Place> {
         let free = self.queue.len() == 0 && self.free_place() && !self.is_paused(now);
-        let fits = free && self.gates.reserve(&charge, now).is_ok();
-        fits.then(|| self.grant(place.clone(), charge, now))
+        if free && self.gates.reserve(&charge, now).is_ok() { Ok(self.grant(place, charge, now)) } else { Err(place) }
     }
 
     fn forecast_at(&self, place: &Place, charge: &Charge, now: Instant) -> Forecast {

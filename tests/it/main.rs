@@ -5,6 +5,7 @@ mod books;
 mod client;
 mod floors;
 mod lane;
+mod licences;
 mod refusals;
 mod saturation;
 mod secrets;
