@@ -159,16 +159,23 @@ proptest! {
     fn ten_saturated_minutes_pass_no_limit_and_leave_none_idle(
         rpm in 1u64..120, tpm in 100u64..200_000, share in 0.001f64..0.5, latency_ms in 1u64..3_000,
         at_first_ms in 0u64..=500, later_ms in 0u64..=500,
-        refund in prop_oneof![Just(0.0), 0.1f64..0.9], seed: u64,
+        refund in prop_oneof![Just(0.0), 0.1f64..0.9], seed: u64, alone: bool,
     ) {
         let largest = ((tpm as f64 * share) as u64).max(1);
         let network = Network { at_first_ms, later_ms };
+        // Half of the loads are held by tokens alone.
+        let rpm = if alone { 1_000_000 } else { rpm };
         let outcome = saturate(rpm, tpm, largest, Duration::from_millis(latency_ms), network, refund, seed);
         prop_assert_eq!(outcome.refused, 0);
         let used = [Limit::rpm(rpm), Limit::tpm(tpm)]
             .map(|limit| use_of(limit, outcome.spent[usize::from(limit.dimension == Dimension::Tokens)], &outcome.head));
-        // What requests under way will give back is not yet there to be used; with requests of half a limit that is much.
-        let least = if refund > 0.0 { 0.94 } else { 0.99 };
+        // A refund that may have reached a full bucket is not believed (late rather than wrong), which costs a burst's
+        // refunds. Where the two limits bind in turns, neither can be full; no order that keeps its promises avoids that.
+        let least = match (refund > 0.0, alone) {
+            (false, _) => 0.99,
+            (true, true) => 0.97,
+            (true, false) => 0.94,
+        };
         prop_assert!(used[0].max(used[1]) >= least, "{:?}", used);
     }
 }
