@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::cost::Limit;
+use crate::cost::{DAY, Dimension, Limit, Shape};
 use crate::engine::{RetryPolicy, Source, seconds};
 use crate::providers::{self, Provider};
 use crate::secret::Secret;
@@ -162,6 +162,8 @@ pub struct Account {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
+    /// Requests per second.
+    pub rps: Option<u64>,
     /// Requests per minute.
     pub rpm: Option<u64>,
     /// Requests per day.
@@ -176,12 +178,21 @@ pub struct Limits {
     pub otpm: Option<u64>,
     /// Requests under way at once.
     pub max_concurrent: Option<u32>,
+    /// How all of them are enforced, where it is neither the provider's usual way nor to be found out.
+    pub shape: Option<Shape>,
+    /// The same for requests per second and minute only …
+    pub request_shape: Option<Shape>,
+    /// … for tokens per minute only …
+    pub token_shape: Option<Shape>,
+    /// … and for the day limits only.
+    pub day_shape: Option<Shape>,
 }
 
 impl Limits {
     fn iter(&self) -> impl Iterator<Item = Limit> {
-        let Self { rpm, rpd, tpm, tpd, itpm, otpm, max_concurrent: _ } = *self;
+        let Self { rps, rpm, rpd, tpm, tpd, itpm, otpm, max_concurrent: _, .. } = *self;
         [
+            rps.map(Limit::rps),
             rpm.map(Limit::rpm),
             rpd.map(Limit::rpd),
             tpm.map(Limit::tpm),
@@ -191,6 +202,15 @@ impl Limits {
         ]
         .into_iter()
         .flatten()
+        .map(|limit| Limit { shape: self.shape_of(&limit).or(self.shape), ..limit })
+    }
+
+    fn shape_of(&self, limit: &Limit) -> Option<Shape> {
+        match (limit.window, limit.dimension) {
+            (DAY, _) => self.day_shape,
+            (_, Dimension::Requests) => self.request_shape,
+            _ => self.token_shape,
+        }
     }
 }
 
@@ -266,7 +286,7 @@ impl Account {
         Self { provider, ..Self::default() }
     }
 
-    /// An account at OpenAI, or at a server that speaks its API.
+    /// An account at OpenAI. A gateway or another server that speaks its API is [`Provider::Compatible`].
     pub fn openai() -> Self {
         Self::new(Provider::Openai)
     }

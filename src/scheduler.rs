@@ -542,7 +542,7 @@ fn settlement(provider: Provider) -> Settlement {
     match provider {
         Provider::Azure => Settlement::Never,
         Provider::Anthropic | Provider::Groq | Provider::Mistral | Provider::Gemini => Settlement::Always,
-        Provider::Openai => Settlement::Learn,
+        Provider::Openai | Provider::Compatible => Settlement::Learn,
     }
 }
 

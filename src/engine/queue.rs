@@ -265,6 +265,7 @@ impl<T> Line<T> {
                 requests: part(self.total.requests),
                 tokens: part(self.total.tokens),
                 input_tokens: part(self.total.input_tokens),
+                input_by_chars: part(self.total.input_by_chars),
                 output_tokens: part(self.total.output_tokens),
             },
         }

@@ -7,7 +7,7 @@ use crate::cost::{Charge, Estimate, Usage};
 ///
 /// | provider | input | output |
 /// |---|---|---|
-/// | OpenAI, Azure | the larger of the exact count and the character count | the cap, else the prediction |
+/// | OpenAI and compatible, Azure | the larger of the exact count and the character count | the cap, else the prediction |
 /// | Groq | the exact count | the cap, else the prediction |
 /// | Anthropic, Mistral | the exact count | the prediction, at most the cap |
 /// | Gemini | the exact count | the same, but not counted in `tokens` |
@@ -19,7 +19,11 @@ pub fn at_admission(provider: Provider, estimate: &Estimate, predicted_output: u
     let predicted = predicted_output.saturating_mul(u64::from(estimate.choices.max(1)));
     let capped = estimate.output_cap.unwrap_or(predicted);
     match provider {
-        Provider::Openai | Provider::Azure => Charge::tokens(estimate.input.max(estimate.input_by_chars), capped),
+        Provider::Openai | Provider::Compatible | Provider::Azure => {
+            let larger = Charge::tokens(estimate.input.max(estimate.input_by_chars), capped);
+            let by_chars = if estimate.input_by_chars > 0 { estimate.input_by_chars } else { estimate.input };
+            Charge { input_tokens: estimate.input, input_by_chars: by_chars, ..larger }
+        }
         Provider::Groq => Charge::tokens(estimate.input, capped),
         Provider::Anthropic | Provider::Mistral => Charge::tokens(estimate.input, capped.min(predicted)),
         Provider::Gemini => input_only(Charge::tokens(estimate.input, capped)),
@@ -34,7 +38,7 @@ pub fn at_completion(provider: Provider, admitted: &Charge, usage: &Usage) -> Op
     let uncached = usage.input_tokens.saturating_sub(usage.cached_tokens);
     let used = match provider {
         Provider::Azure => return None,
-        Provider::Openai => Charge::tokens(usage.input_tokens, usage.output_tokens),
+        Provider::Openai | Provider::Compatible => Charge::tokens(usage.input_tokens, usage.output_tokens),
         Provider::Gemini => input_only(Charge::tokens(usage.input_tokens, usage.output_tokens)),
         Provider::Anthropic | Provider::Groq | Provider::Mistral => Charge::tokens(uncached, usage.output_tokens),
     };
@@ -51,16 +55,17 @@ mod tests {
     use super::*;
 
     const fn charge(tokens: u64, input_tokens: u64, output_tokens: u64) -> Charge {
-        Charge { requests: 1, tokens, input_tokens, output_tokens }
+        Charge { requests: 1, tokens, input_tokens, input_by_chars: input_tokens, output_tokens }
     }
 
     #[test]
     fn each_provider_admits_by_its_own_rule() {
         let capped = Estimate { input: 100, input_by_chars: 120, output_cap: Some(1_000), choices: 2 };
         let open = Estimate { output_cap: None, ..capped };
+        let by_chars = |charge| Charge { input_by_chars: 120, ..charge };
         let rows = [
-            (Provider::Openai, charge(1_120, 120, 1_000), charge(520, 120, 400)),
-            (Provider::Azure, charge(1_120, 120, 1_000), charge(520, 120, 400)),
+            (Provider::Openai, by_chars(charge(1_120, 100, 1_000)), by_chars(charge(520, 100, 400))),
+            (Provider::Azure, by_chars(charge(1_120, 100, 1_000)), by_chars(charge(520, 100, 400))),
             (Provider::Anthropic, charge(500, 100, 400), charge(500, 100, 400)),
             (Provider::Gemini, charge(100, 100, 1_000), charge(100, 100, 400)),
             (Provider::Groq, charge(1_100, 100, 1_000), charge(500, 100, 400)),

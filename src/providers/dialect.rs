@@ -75,7 +75,7 @@ const MISTRAL: &[Names] = &[
 /// The limits that `provider` shows in headers; none for Gemini.
 pub(super) const fn names(provider: Provider) -> &'static [Names] {
     match provider {
-        Provider::Openai => OPENAI,
+        Provider::Openai | Provider::Compatible => OPENAI,
         Provider::Azure => AZURE,
         Provider::Anthropic => ANTHROPIC,
         Provider::Gemini => &[],

@@ -3,9 +3,11 @@
 use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
-use jiff::{Timestamp, fmt::rfc2822, tz::TimeZone};
+use jiff::tz::{Offset, TimeZone};
+use jiff::{Timestamp, fmt::rfc2822};
 
 use super::headers::text;
+use crate::cost::Zone;
 
 /// The longest duration that is reported (100 years): longer ones are cut to it, so that a server's number can be added
 /// to any `Instant`.
@@ -61,9 +63,17 @@ pub(super) fn until_rfc3339(text: &str, now: SystemTime) -> Option<Duration> {
 
 /// Time until Gemini's day ends: its RPD is counted from midnight to midnight Pacific time.
 pub fn until_pacific_midnight(now: SystemTime) -> Option<Duration> {
-    // The rule in force since 2007, written out: no time zone database is needed.
-    let pacific = TimeZone::posix("PST8PDT,M3.2.0,M11.1.0").ok()?;
-    let today = Timestamp::try_from(now).ok()?.to_zoned_datetime(pacific);
+    until_midnight(Zone::Pacific, now)
+}
+
+/// Time until the next midnight in `zone`; `None` outside of the years 1 to 9999.
+pub fn until_midnight(zone: Zone, now: SystemTime) -> Option<Duration> {
+    let zone = match zone {
+        // The rule in force since 2007, written out: no time zone database is needed.
+        Zone::Pacific => TimeZone::posix("PST8PDT,M3.2.0,M11.1.0").ok()?,
+        Zone::East(minutes) => TimeZone::fixed(Offset::from_seconds(i32::from(minutes) * 60).ok()?),
+    };
+    let today = Timestamp::try_from(now).ok()?.to_zoned_datetime(zone);
     let midnight = today.tomorrow().ok()?.start_of_day().ok()?;
     until(midnight.timestamp(), now)
 }

@@ -28,7 +28,9 @@ pub(super) fn family(provider: Provider, model: &str) -> &str {
     name = name.strip_suffix("-latest").unwrap_or(name);
     match provider {
         // -MMDD of old snapshots (gpt-4-0613). Elsewhere four digits may tell two models apart.
-        Provider::Openai | Provider::Azure if name.starts_with("gpt-") => without_digits(name, 4),
+        Provider::Openai | Provider::Compatible | Provider::Azure if name.starts_with("gpt-") => {
+            without_digits(name, 4)
+        }
         // -YYMM (mistral-small-2506)
         Provider::Mistral => without_digits(name, 4),
         // -001

@@ -8,9 +8,13 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Provider {
-    /// OpenAI, and servers that speak its API.
+    /// OpenAI itself.
     #[default]
     Openai,
+    /// A server that speaks OpenAI's API and enforces its limits in a way that nobody has told: a gateway, a proxy, a
+    /// self-hosted model.
+    #[serde(alias = "openai_compatible")]
+    Compatible,
     /// Azure OpenAI and Foundry deployments.
     #[serde(alias = "azure_openai")]
     Azure,
@@ -26,13 +30,21 @@ pub enum Provider {
 
 impl Provider {
     /// Every provider, in the order in which help texts list them.
-    pub const ALL: [Provider; 6] =
-        [Provider::Openai, Provider::Azure, Provider::Anthropic, Provider::Gemini, Provider::Groq, Provider::Mistral];
+    pub const ALL: [Provider; 7] = [
+        Provider::Openai,
+        Provider::Compatible,
+        Provider::Azure,
+        Provider::Anthropic,
+        Provider::Gemini,
+        Provider::Groq,
+        Provider::Mistral,
+    ];
 
     /// The name used in configuration files and on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Provider::Openai => "openai",
+            Provider::Compatible => "compatible",
             Provider::Azure => "azure",
             Provider::Anthropic => "anthropic",
             Provider::Gemini => "gemini",
@@ -42,11 +54,11 @@ impl Provider {
     }
 
     /// Where the provider serves its API, version included and without a trailing slash. Gemini's is the address that
-    /// speaks OpenAI's API. `None` for Azure, where every resource has its own host.
+    /// speaks OpenAI's API. `None` for Azure, where every resource has its own host, and for servers of your own.
     pub const fn default_base_url(self) -> Option<&'static str> {
         match self {
             Provider::Openai => Some("https://api.openai.com/v1"),
-            Provider::Azure => None,
+            Provider::Compatible | Provider::Azure => None,
             Provider::Anthropic => Some("https://api.anthropic.com/v1"),
             Provider::Gemini => Some("https://generativelanguage.googleapis.com/v1beta/openai"),
             Provider::Groq => Some("https://api.groq.com/openai/v1"),
@@ -57,7 +69,7 @@ impl Provider {
     /// The environment variable in which the provider's own SDK looks for the API key.
     pub const fn key_env(self) -> &'static str {
         match self {
-            Provider::Openai => "OPENAI_API_KEY",
+            Provider::Openai | Provider::Compatible => "OPENAI_API_KEY",
             Provider::Azure => "AZURE_OPENAI_API_KEY",
             Provider::Anthropic => "ANTHROPIC_API_KEY",
             Provider::Gemini => "GEMINI_API_KEY",
@@ -75,16 +87,19 @@ impl fmt::Display for Provider {
 
 /// A name that is none of the built-in providers.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown provider `{0}`; expected openai, azure, anthropic, gemini, groq or mistral")]
+#[error("unknown provider `{0}`; expected openai, compatible, azure, anthropic, gemini, groq or mistral")]
 pub struct UnknownProvider(pub String);
 
 impl FromStr for Provider {
     type Err = UnknownProvider;
 
-    /// Reads [`Provider::name`] in any case; `azure_openai` is accepted for Azure.
+    /// Reads [`Provider::name`] in any case; `azure_openai` is accepted for Azure, `openai_compatible` for others.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text.eq_ignore_ascii_case("azure_openai") {
             return Ok(Provider::Azure);
+        }
+        if text.eq_ignore_ascii_case("openai_compatible") {
+            return Ok(Provider::Compatible);
         }
         let named = |provider: &Provider| provider.name().eq_ignore_ascii_case(text);
         Provider::ALL.into_iter().find(named).ok_or_else(|| UnknownProvider(text.to_owned()))

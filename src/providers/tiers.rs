@@ -94,7 +94,12 @@ pub fn as_of() -> &'static str {
 }
 
 fn tiers_of(provider: Provider) -> &'static [(String, Tier)] {
-    let key = if provider == Provider::Azure { "azure_openai" } else { provider.name() };
+    let key = match provider {
+        Provider::Azure => "azure_openai",
+        // Most of what speaks OpenAI's API in front of a tier is a gateway to OpenAI.
+        Provider::Compatible => "openai",
+        other => other.name(),
+    };
     FILE.providers.0.iter().find(|(name, _)| name == key).map_or(&[], |(_, provider)| &provider.tiers.0)
 }
 
@@ -224,13 +229,7 @@ mod tests {
             (Groq, "free", "gpt-oss-20b", "openai/gpt-oss-20b", "RPM 30, RPD 1000, TPM 8000, TPD 200000"),
             (Groq, "free", "whisper-large-v3", "whisper-large-v3", "RPM 20, RPD 2000"),
             (Gemini, "free", "gemini-2.5-flash", "gemini-2.5-flash", "RPM 10, RPD 250, ITPM 250000"),
-            (
-                Mistral,
-                "free",
-                "mistral-small-2506",
-                "*",
-                "requests per 1 s 1, TPM 500000, tokens per 2678400 s 1000000000",
-            ),
+            (Mistral, "free", "mistral-small-2506", "*", "RPS 1, TPM 500000, tokens per 2678400 s 1000000000"),
             (Azure, "Global Standard Default", "gpt-4o", "gpt-4o", "RPM 2700, TPM 450000"),
             (Azure, "global_standard_enterprise", "gpt-4o-2024-08-06", "gpt-4o", "RPM 180000, TPM 30000000"),
         ];

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use tollgate::{Limits, Provider};
+use tollgate::{Limits, Provider, Shape};
 
 /// Sends requests to LLM APIs as fast as the rate limits allow, and not faster.
 #[derive(Debug, Parser)]
@@ -104,7 +104,8 @@ pub(crate) struct TargetArgs {
     #[arg(long, value_name = "URL")]
     pub(crate) base_url: Option<String>,
 
-    /// Whose rules and headers apply: openai, azure, anthropic, gemini, groq or mistral [default: openai]
+    /// Whose rules and headers apply: openai, azure, anthropic, gemini, groq, mistral, or compatible for any other server
+    /// that speaks OpenAI's API [default: told by the address]
     #[arg(long, value_name = "NAME")]
     pub(crate) provider: Option<Provider>,
 
@@ -131,6 +132,11 @@ pub(crate) struct LimitArgs {
     #[command(flatten)]
     pub(crate) amounts: AmountArgs,
 
+    /// How the limits are enforced: refill, sliding, fixed, slice:SECONDS, calendar:pacific or calendar:utc; for one of
+    /// them rpm=…, tpm=… or day=… [default: as the provider does, or found out from its answers]
+    #[arg(long, value_name = "SHAPE", value_parser = shape)]
+    pub(crate) shape: Vec<(ShapeOf, Shape)>,
+
     /// No limits but those that the provider's headers show
     #[arg(long, conflicts_with_all = ["tier", "rpm", "rpd", "tpm", "tpd", "config"])]
     pub(crate) unlimited: bool,
@@ -149,6 +155,9 @@ pub(crate) struct AmountArgs {
     /// Requests per minute (like the next three: 500, 30_000, 200k or 2m)
     #[arg(long, value_name = "N", value_parser = amount)]
     pub(crate) rpm: Option<u64>,
+    /// Requests per second
+    #[arg(long, value_name = "N", value_parser = amount)]
+    pub(crate) rps: Option<u64>,
     /// Requests per day
     #[arg(long, value_name = "N", value_parser = amount)]
     pub(crate) rpd: Option<u64>,
@@ -160,10 +169,47 @@ pub(crate) struct AmountArgs {
     pub(crate) tpd: Option<u64>,
 }
 
+impl LimitArgs {
+    /// Writes the shapes that were typed over `limits`.
+    pub(crate) fn shapes_over(&self, limits: &mut Limits) {
+        for (which, shape) in &self.shape {
+            let place = match which {
+                ShapeOf::All => &mut limits.shape,
+                ShapeOf::Requests => &mut limits.request_shape,
+                ShapeOf::Tokens => &mut limits.token_shape,
+                ShapeOf::Days => &mut limits.day_shape,
+            };
+            *place = Some(*shape);
+        }
+    }
+}
+
+/// Which limits a `--shape` is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ShapeOf {
+    All,
+    Requests,
+    Tokens,
+    Days,
+}
+
+/// `sliding`, or `rpm=slice:10`.
+fn shape(text: &str) -> Result<(ShapeOf, Shape), String> {
+    let (which, shape) = match text.split_once('=') {
+        None => (ShapeOf::All, text),
+        Some(("rpm" | "rps", shape)) => (ShapeOf::Requests, shape),
+        Some(("tpm", shape)) => (ShapeOf::Tokens, shape),
+        Some(("day" | "rpd" | "tpd", shape)) => (ShapeOf::Days, shape),
+        Some((which, _)) => return Err(format!("`{which}` names no limit; expected rpm, tpm or day")),
+    };
+    shape.parse().map(|shape| (which, shape)).map_err(|error: tollgate::UnknownShape| error.to_string())
+}
+
 impl AmountArgs {
     /// Writes what was typed over `limits`.
     pub(crate) fn over(self, limits: &mut Limits) {
-        let Self { rpm, rpd, tpm, tpd } = self;
+        let Self { rpm, rps, rpd, tpm, tpd } = self;
+        limits.rps = rps.or(limits.rps);
         limits.rpm = rpm.or(limits.rpm);
         limits.rpd = rpd.or(limits.rpd);
         limits.tpm = tpm.or(limits.tpm);
@@ -172,8 +218,8 @@ impl AmountArgs {
 
     /// Whether any was typed.
     pub(crate) fn any(self) -> bool {
-        let Self { rpm, rpd, tpm, tpd } = self;
-        rpm.or(rpd).or(tpm).or(tpd).is_some()
+        let Self { rpm, rps, rpd, tpm, tpd } = self;
+        rpm.or(rps).or(rpd).or(tpm).or(tpd).is_some()
     }
 }
 

@@ -10,9 +10,8 @@ use super::row::Shape;
 use crate::args::{LimitArgs, MockedArgs, RowArgs, RunArgs, TalkArgs, TargetArgs, Uncertain};
 use crate::show;
 
-/// Limits of `--mock` where nothing else is said: the shipped example takes a few seconds with them, and is held by them.
-const DEMONSTRATION: Limits =
-    Limits { rpm: Some(3_000), rpd: None, tpm: Some(600_000), tpd: None, itpm: None, otpm: None, max_concurrent: None };
+/// RPM and TPM of `--mock` where nothing else is said: the shipped example takes a few seconds with them, and is held by them.
+const DEMONSTRATION: (u64, u64) = (3_000, 600_000);
 
 /// Requests at once where nothing else is said. At a second each this is more than any tier lets pass, and a connection
 /// takes some fifty kilobytes: 4096 of them would take more memory than all the rest.
@@ -177,6 +176,9 @@ fn config(target: &TargetArgs, limits: &LimitArgs, from: &From) -> Result<(Confi
         bail!("the configuration has no account; add an [[account]]");
     };
     account.provider = target.provider.unwrap_or(account.provider);
+    if !target.mock {
+        set_address(account, target)?;
+    }
     set_limits(account, target, limits);
     let secrets = if target.mock {
         // Whatever keys there are, they have no business here.
@@ -184,7 +186,6 @@ fn config(target: &TargetArgs, limits: &LimitArgs, from: &From) -> Result<(Confi
         account.base_url = None;
         std::env::var(account.provider.key_env()).ok().into_iter().map(Secret::from).collect()
     } else {
-        set_address(account, target)?;
         set_keys(account, target, from)?
     };
     let secrets = secrets.into_iter().filter(|secret: &Secret| secret.expose().len() >= SHORTEST_SECRET).collect();
@@ -196,13 +197,15 @@ fn set_limits(account: &mut Account, target: &TargetArgs, limits: &LimitArgs) {
         account.tier = Some(tier.parse::<u32>().map_or_else(|_| Tier::from(tier.as_str()), Tier::from));
     }
     limits.amounts.over(&mut account.limits);
+    limits.shapes_over(&mut account.limits);
     // What was typed holds for every model, also for those that the file knows better.
     for own in account.models.values_mut() {
         limits.amounts.over(own);
+        limits.shapes_over(own);
     }
     let said = limits.tier.is_some() || limits.amounts.any() || limits.unlimited || target.config.is_some();
     if target.mock && !said {
-        account.limits = DEMONSTRATION;
+        (account.limits.rpm, account.limits.tpm) = (Some(DEMONSTRATION.0), Some(DEMONSTRATION.1));
     }
 }
 
@@ -212,6 +215,9 @@ fn set_address(account: &mut Account, target: &TargetArgs) -> Result<()> {
     }
     if account.base_url.is_none() && account.provider == Provider::Openai {
         account.base_url = std::env::var("OPENAI_BASE_URL").ok().filter(|url| !url.trim().is_empty());
+    }
+    if let Some(url) = account.base_url.as_deref().filter(|_| target.provider.is_none() && target.config.is_none()) {
+        account.provider = provider_at(url);
     }
     match account.base_url.as_deref().or(account.provider.default_base_url()) {
         None => bail!("{} has no address of its own; give yours by --base-url", account.provider),
@@ -225,6 +231,13 @@ fn set_address(account: &mut Account, target: &TargetArgs) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whose API that is: a provider's own host, or a server of which nothing is known but that it speaks OpenAI's API.
+fn provider_at(url: &str) -> Provider {
+    let host = |url: &str| reqwest::Url::parse(url.trim()).ok().and_then(|url| url.host_str().map(str::to_owned));
+    let known = |provider: &Provider| provider.default_base_url().is_some_and(|own| host(own) == host(url));
+    Provider::ALL.into_iter().find(known).unwrap_or(Provider::Compatible)
 }
 
 /// Puts the keys themselves into the account, and returns them.
