@@ -8,6 +8,7 @@ use crate::clock;
 use crate::cost::Usage;
 use crate::providers::{self, Failure, Observation, Provider};
 use crate::secret::Secret;
+use crate::target::Target;
 
 /// Handed to the closure of [`Scheduler::submit`](crate::Scheduler::submit), once for each attempt: what to call with,
 /// and where to put what came back. Cheap to clone.
@@ -39,9 +40,7 @@ pub struct Attempt(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     number: u32,
-    provider: Provider,
-    key: Option<Secret>,
-    base_url: Option<Arc<str>>,
+    target: Arc<Target>,
     /// A std mutex: held for a copy, never across an await.
     facts: Mutex<Facts>,
 }
@@ -56,8 +55,8 @@ pub(crate) struct Facts {
 }
 
 impl Attempt {
-    pub(crate) fn new(number: u32, provider: Provider, key: Option<Secret>, base_url: Option<Arc<str>>) -> Self {
-        Self(Arc::new(Inner { number, provider, key, base_url, facts: Mutex::default() }))
+    pub(crate) fn new(number: u32, target: Arc<Target>) -> Self {
+        Self(Arc::new(Inner { number, target, facts: Mutex::default() }))
     }
 
     /// 1 for the first attempt.
@@ -65,24 +64,39 @@ impl Attempt {
         self.0.number
     }
 
+    /// Where it goes: the account, the model, the key.
+    pub fn target(&self) -> &Target {
+        &self.0.target
+    }
+
+    /// The account's name.
+    pub fn account(&self) -> &str {
+        &self.0.target.account
+    }
+
     /// The account's provider.
     pub fn provider(&self) -> Provider {
-        self.0.provider
+        self.0.target.provider
+    }
+
+    /// The model to ask: the request's own, unless a fallback took over.
+    pub fn model(&self) -> &str {
+        &self.0.target.model
     }
 
     /// The API key whose turn it is, if the account has keys.
     pub fn key(&self) -> Option<&Secret> {
-        self.0.key.as_ref()
+        self.0.target.key.as_ref()
     }
 
     /// Where the account's API is, `/v1` included, if that is known.
     pub fn base_url(&self) -> Option<&str> {
-        self.0.base_url.as_deref()
+        self.0.target.base_url.as_deref()
     }
 
     /// Hands over status and headers of the answer, also of an error.
     pub fn answer(&self, status: u16, headers: &HeaderMap) {
-        let answer = providers::observe(self.0.provider, headers, clock::wall());
+        let answer = providers::observe(self.provider(), headers, clock::wall());
         let mut facts = self.lock();
         facts.status = Some(status);
         facts.answer = answer;

@@ -36,7 +36,8 @@ use crate::secret::Secret;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The accounts; the first one is used where a request names none. Default: one OpenAI account without key and limits.
+    /// The accounts. A request that names none goes by the group of the first one, see [`Account::group`]. Default: one
+    /// OpenAI account without key and limits.
     #[serde(rename = "account")]
     pub accounts: Vec<Account>,
     /// How failed attempts are repeated.
@@ -117,6 +118,10 @@ impl Config {
             }
             account.validate()?;
         }
+        let groups = self.accounts.iter().filter_map(|account| account.group.as_deref());
+        if let Some(group) = groups.into_iter().find(|group| names.contains(group)) {
+            return Err(ConfigError::GroupIsAccount { name: group.to_owned() });
+        }
         if self.accounts.is_empty() {
             return Err(ConfigError::NoAccount);
         }
@@ -142,11 +147,14 @@ impl Config {
 pub struct Account {
     /// How requests name it. Default: the provider's name.
     pub name: Option<String>,
+    /// Accounts of one group serve the same models: a request goes by the one where it would start first. Default: accounts
+    /// of the same provider at the same address are one group.
+    pub group: Option<String>,
     /// Whose rules apply. Default OpenAI.
     pub provider: Provider,
     /// The tier whose numbers apply where nothing else is set; no tier: no limits but those set here.
     pub tier: Option<Tier>,
-    /// The keys, used in turn.
+    /// The keys, used in turn. All of them share the account's limits. One that the provider refuses leaves the turns.
     pub keys: Vec<Key>,
     /// Where the API is, `/v1` included. Default: the provider's.
     pub base_url: Option<String>,
@@ -298,6 +306,13 @@ impl Account {
         self
     }
 
+    /// Puts it into a group with others that serve the same models; see [`Account::group`](field@Account::group).
+    #[must_use]
+    pub fn group(mut self, name: impl Into<String>) -> Self {
+        self.group = Some(name.into());
+        self
+    }
+
     /// Adds a key.
     #[must_use]
     pub fn key(mut self, key: impl Into<Secret>) -> Self {
@@ -350,6 +365,20 @@ impl Account {
     /// The name that requests use.
     pub(crate) fn name(&self) -> &str {
         self.name.as_deref().unwrap_or(self.provider.name())
+    }
+
+    /// Where the API is, without a slash at the end.
+    pub(crate) fn address(&self) -> Option<&str> {
+        let url = self.base_url.as_deref().or(self.provider.default_base_url())?;
+        Some(url.trim_end_matches('/'))
+    }
+
+    /// Whether both serve the same models.
+    pub(crate) fn is_of_one_group(&self, other: &Account) -> bool {
+        match (&self.group, &other.group) {
+            (None, None) => (self.provider, self.address()) == (other.provider, other.address()),
+            (own, others) => own == others,
+        }
     }
 
     /// The pool that `model` belongs to.
@@ -448,6 +477,12 @@ pub enum ConfigError {
     /// Two accounts have one name.
     #[error("two accounts are called {name}; give one of them another `name`")]
     DuplicateAccount {
+        /// The name.
+        name: String,
+    },
+    /// A group is called like an account, so that a request that names it could mean either.
+    #[error("a group and an account are both called {name}; give one of them another name")]
+    GroupIsAccount {
         /// The name.
         name: String,
     },

@@ -1,25 +1,51 @@
 //! One lane, shared: the machine behind its mutex, the requests that wait for it, and the task that wakes them.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 
+use crate::account::AccountState;
 use crate::clock;
-use crate::engine::{Ask, End, Forecast, Grant, Machine, Refusal, Submitted, Ticket, Wake};
+use crate::engine::{Ask, End, Forecast, Grant, Machine, Offer, Refusal, Submitted, Ticket, Wake};
 use crate::permit::Permit;
 use crate::providers::{Failure, LimitHit, Observation, Provider, Retry};
+use crate::target::Target;
 
-/// What a waiting request is told. The permit is a guard: if nobody receives it, its drop gives everything back.
-type Answer = Result<Permit, Refusal>;
+/// What a waiting request is told. What comes with it is a guard: if nobody receives it, its drop gives everything back.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// It may be sent.
+    Go(Permit),
+    /// It cannot be sent.
+    Refused(Refusal),
+    /// Another lane may serve it better; it has no place here any more. The guard keeps this lane from counting as idle
+    /// until it has one there, and the ticket is the place, to be taken again.
+    LookAgain(BackingOff, Option<Ticket>),
+}
+
+/// A request that waits.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    sender: oneshot::Sender<Answer>,
+    /// Whether it could go elsewhere.
+    movable: bool,
+}
+
+type LaneMachine = Machine<Waiting>;
+
+/// A wait that the provider asks for is worth looking for another lane if it is longer than this.
+const WORTH_MOVING: Duration = Duration::from_secs(1);
 
 /// One account × pool.
 #[derive(Debug)]
 pub(crate) struct Lane {
     pub(crate) account: usize,
+    /// Weak, since the account has the lane. Gone when the scheduler is.
+    home: Weak<AccountState>,
     pub(crate) pool: Box<str>,
     pub(crate) provider: Provider,
     /// A std mutex: it is held for microseconds and never across an await, and permits lock it when they drop.
@@ -32,8 +58,12 @@ pub(crate) struct Lane {
 
 #[derive(Debug)]
 struct State {
-    machine: Machine<oneshot::Sender<Answer>>,
+    machine: LaneMachine,
     counters: Counters,
+    /// Whether anybody ever waited who could go elsewhere.
+    movable: bool,
+    /// Those who could go elsewhere know that nothing goes here before this time.
+    known_late_until: Option<Instant>,
     /// Requests between two attempts.
     backing_off: usize,
     /// Whether anybody waits for the lane to be idle.
@@ -98,13 +128,16 @@ impl Drop for BackingOff {
 impl Lane {
     pub(crate) fn new(
         account: usize,
+        home: Weak<AccountState>,
         pool: &str,
         provider: Provider,
-        machine: Machine<oneshot::Sender<Answer>>,
+        machine: LaneMachine,
     ) -> Self {
         let state = State {
             machine,
             counters: Counters::default(),
+            movable: false,
+            known_late_until: None,
             backing_off: 0,
             draining: false,
             driven: false,
@@ -112,6 +145,7 @@ impl Lane {
         };
         Self {
             account,
+            home,
             pool: pool.into(),
             provider,
             state: Mutex::new(state),
@@ -126,12 +160,12 @@ impl Lane {
     }
 
     /// Looks at the machine, or changes what does not let anybody go.
-    pub(crate) fn with<R>(&self, look: impl FnOnce(&mut Machine<oneshot::Sender<Answer>>) -> R) -> R {
+    pub(crate) fn with<R>(&self, look: impl FnOnce(&mut LaneMachine) -> R) -> R {
         look(&mut self.lock().machine)
     }
 
     /// Changes the machine and lets those go who can go now.
-    pub(crate) fn change<R>(&self, change: impl FnOnce(&mut Machine<oneshot::Sender<Answer>>) -> R) -> R {
+    pub(crate) fn change<R>(&self, change: impl FnOnce(&mut LaneMachine) -> R) -> R {
         let mut state = self.lock();
         let answer = change(&mut state.machine);
         self.release(state);
@@ -154,12 +188,19 @@ impl Lane {
         self.lock().counters
     }
 
-    /// Takes a place in the lane; an idle lane grants on the spot.
-    pub(crate) fn enqueue(self: &Arc<Self>, ask: Ask) -> Result<Waiter, Refusal> {
-        Ok(Waiter { waiting: self.begin(ask)?, lane: self.clone() })
+    /// What the lane offers a request.
+    pub(crate) fn offer(&self, ask: &Ask) -> Result<Offer, Refusal> {
+        let now = clock::now();
+        self.with(|machine| {
+            let Forecast { starts_in, ahead, .. } = machine.try_forecast(ask, now)?;
+            let load = ahead.saturating_add(machine.in_flight() as usize);
+            Ok(Offer { starts_in, free: ahead == 0 && machine.has_place(), load, ..Offer::default() })
+        })
     }
 
-    fn begin(self: &Arc<Self>, ask: Ask) -> Result<Waiting, Refusal> {
+    /// Takes a place in the lane; an idle lane grants on the spot. A request that is `movable` is told when it had better
+    /// look for another lane.
+    pub(crate) fn enqueue(self: &Arc<Self>, ask: Ask, movable: bool) -> Result<Turn, Refusal> {
         let now = clock::now();
         let mut receiver = None;
         let mut state = self.lock();
@@ -168,26 +209,24 @@ impl Lane {
             || {
                 let (sender, answer) = oneshot::channel();
                 receiver = Some(answer);
-                sender
+                Waiting { sender, movable }
             },
             now,
         )?;
-        let waiting = match submitted {
-            Submitted::Granted(grant) => Waiting::Granted(Some(Permit::new(self.clone(), grant))),
-            Submitted::Queued(ticket) => Waiting::Queued(ticket, receiver.ok_or(Refusal::Closed)?),
+        let ticket = match submitted {
+            Submitted::Granted(grant) => return Ok(Turn::Granted(Some(Permit::new(self.clone(), grant)))),
+            Submitted::Queued(ticket) => ticket,
         };
-        if matches!(waiting, Waiting::Granted(_)) {
-            drop(state);
-        } else {
-            let runtime = Handle::current();
-            let start = !std::mem::replace(&mut state.driven, true);
-            state.runtime = Some(runtime.clone());
-            self.release(state);
-            if start {
-                self.start_driver(&runtime);
-            }
+        let runtime = Handle::current();
+        let start = !std::mem::replace(&mut state.driven, true);
+        state.runtime = Some(runtime.clone());
+        state.movable |= movable;
+        self.release(state);
+        if start {
+            self.start_driver(&runtime);
         }
-        Ok(waiting)
+        let answer = receiver.ok_or(Refusal::Closed)?;
+        Ok(Turn::Queued(Queued { lane: self.clone(), ticket: Some(ticket), answer }))
     }
 
     /// A permit if there is one now.
@@ -196,17 +235,33 @@ impl Lane {
         Ok(granted.map(|grant| Permit::new(self.clone(), grant)))
     }
 
-    /// Waits for a permit.
-    pub(crate) async fn acquire(self: &Arc<Self>, ask: Ask) -> Result<Permit, Refusal> {
-        match self.begin(ask)? {
-            Waiting::Granted(Some(permit)) => Ok(permit),
-            waiting => Waiter { lane: self.clone(), waiting }.await,
+    /// Takes what a failure says about the key and the account.
+    pub(crate) fn heard(&self, failure: &Failure, target: &Target) {
+        if let Some(home) = self.home.upgrade() {
+            home.heard(failure, target);
         }
     }
 
+    /// Tells those who wait and are like that to look for another lane. They keep their number in the order of arrival.
+    pub(crate) fn scatter(self: &Arc<Self>, who: impl Fn(&Waiting) -> bool) {
+        let mut state = self.lock();
+        let moved = state.machine.expel(who);
+        // Until they have a place again, the lane is not idle.
+        state.backing_off += moved.len();
+        self.release(state);
+        for waiting in moved {
+            drop(waiting.sender.send(Answer::LookAgain(BackingOff(self.clone()), None)));
+        }
+    }
+
+    /// As [`Lane::scatter`], for those who could go elsewhere.
+    pub(crate) fn scatter_movable(self: &Arc<Self>) {
+        self.scatter(|waiting| waiting.movable);
+    }
+
     /// Closes the books of a grant and, in the same step, takes what its failure says about the lane: whoever waits for
-    /// what it names waits as long as it asks.
-    pub(crate) fn conclude(&self, grant: Grant, end: End, answer: &Observation, heard: Heard<'_>) {
+    /// what it names waits as long as it asks, or goes where it need not.
+    pub(crate) fn conclude(self: &Arc<Self>, grant: Grant, end: End, answer: &Observation, heard: Heard<'_>) {
         let now = clock::now();
         let charge = grant.charge;
         let mut state = self.lock();
@@ -231,6 +286,14 @@ impl Lane {
                 Retry::Never if failure.status == 429 => state.counters.rate_limited += 1,
                 Retry::Never => state.counters.failed += 1,
             }
+            let late_until = failure.wait.filter(|wait| *wait > WORTH_MOVING).map(|wait| now + wait);
+            // Each of many failures under way says the same once more.
+            if state.movable && late_until > state.known_late_until.map(|known| known + WORTH_MOVING) {
+                state.known_late_until = late_until;
+                self.release(state);
+                self.scatter_movable();
+                return;
+            }
         }
         self.release(state);
     }
@@ -250,6 +313,11 @@ impl Lane {
 
     pub(crate) fn count_failure(&self) {
         self.lock().counters.failed += 1;
+    }
+
+    /// Whether nothing waits and nothing is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.lock().is_idle()
     }
 
     /// Waits until nothing waits and nothing is under way.
@@ -295,10 +363,11 @@ impl Driver {
             // Outside the lock: a permit that nobody receives drops here and locks again.
             let handed_out = !due.is_empty();
             for wake in due.drain(..) {
-                let _ = match wake {
-                    Wake::Granted(grant, sender) => sender.send(Ok(Permit::new(self.lane.clone(), grant))),
-                    Wake::Refused(refusal, sender) => sender.send(Err(refusal)),
+                let (answer, waiting) = match wake {
+                    Wake::Granted(grant, waiting) => (Answer::Go(Permit::new(self.lane.clone(), grant)), waiting),
+                    Wake::Refused(refusal, waiting) => (Answer::Refused(refusal), waiting),
                 };
+                drop(waiting.sender.send(answer));
             }
             if handed_out {
                 continue;
@@ -328,53 +397,56 @@ impl Drop for Driver {
     }
 }
 
-/// A request that has a place in its lane: await it for the permit, or ask what it waits for.
-///
-/// # Cancel safety
-/// Dropping it gives up the place. Nothing was spent.
+/// A request that has a place in its lane, or was granted one at once. Dropping it gives up the place; nothing was spent.
 #[derive(Debug)]
-#[must_use = "dropping it gives up the place"]
-pub struct Waiter {
-    lane: Arc<Lane>,
-    waiting: Waiting,
-}
-
-#[derive(Debug)]
-enum Waiting {
+pub(crate) enum Turn {
     Granted(Option<Permit>),
-    Queued(Ticket, oneshot::Receiver<Answer>),
+    Queued(Queued),
 }
 
-impl Waiter {
-    /// When it is expected to start, how many go before it and which limit holds it; `None` when it may start already.
-    pub fn explain(&self) -> Option<Forecast> {
-        match &self.waiting {
-            Waiting::Granted(_) => None,
-            Waiting::Queued(ticket, _) => self.lane.with(|machine| machine.explain(ticket, clock::now())),
-        }
-    }
+/// A place in the queue of a lane.
+#[derive(Debug)]
+pub(crate) struct Queued {
+    lane: Arc<Lane>,
+    /// `None` once it is answered.
+    ticket: Option<Ticket>,
+    answer: oneshot::Receiver<Answer>,
 }
 
-impl Future for Waiter {
-    type Output = Result<Permit, Refusal>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.waiting {
-            Waiting::Granted(permit) => Poll::Ready(permit.take().ok_or(Refusal::Closed)),
-            Waiting::Queued(_, receiver) => {
-                let answer = ready!(Pin::new(receiver).poll(context)).unwrap_or(Err(Refusal::Closed));
-                self.waiting = Waiting::Granted(None);
-                Poll::Ready(answer)
+impl Turn {
+    /// See [`Waiter::explain`](crate::Waiter::explain).
+    pub(crate) fn explain(&self) -> Option<Forecast> {
+        match self {
+            Turn::Granted(_) => None,
+            Turn::Queued(Queued { lane, ticket, .. }) => {
+                lane.with(|machine| machine.explain(ticket.as_ref()?, clock::now()))
             }
         }
     }
 }
 
-impl Drop for Waiter {
+impl Future for Turn {
+    type Output = Answer;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut *self {
+            Turn::Granted(permit) => Poll::Ready(permit.take().map_or(Answer::Refused(Refusal::Closed), Answer::Go)),
+            Turn::Queued(queued) => {
+                let answer = ready!(Pin::new(&mut queued.answer).poll(context));
+                let place = queued.ticket.take();
+                Poll::Ready(match answer.unwrap_or(Answer::Refused(Refusal::Closed)) {
+                    Answer::LookAgain(guard, _) => Answer::LookAgain(guard, place),
+                    answer => answer,
+                })
+            }
+        }
+    }
+}
+
+impl Drop for Queued {
     fn drop(&mut self) {
-        if let Waiting::Queued(ticket, _) = &self.waiting {
-            let sender = self.lane.change(|machine| machine.cancel(ticket));
-            drop(sender);
+        if let Some(ticket) = &self.ticket {
+            drop(self.lane.change(|machine| machine.cancel(ticket)));
         }
     }
 }

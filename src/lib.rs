@@ -1,6 +1,7 @@
 #![cfg_attr(feature = "client", doc = include_str!("../README.md"))]
 #![cfg_attr(not(feature = "client"), doc = "A rate-limit-aware request scheduler for LLM APIs.")]
 
+mod account;
 mod attempt;
 #[cfg(feature = "client")]
 mod client;
@@ -9,6 +10,7 @@ mod config;
 mod cost;
 pub mod engine;
 mod error;
+mod event;
 #[cfg_attr(not(feature = "client"), path = "inspect_off.rs")]
 mod inspect;
 mod lane;
@@ -17,10 +19,12 @@ pub mod mock;
 mod permit;
 pub mod providers;
 mod request;
+mod route;
 mod scheduler;
 mod secret;
 #[cfg(feature = "client")]
 mod stream;
+mod target;
 pub mod tokens;
 
 pub use attempt::Attempt;
@@ -30,11 +34,14 @@ pub use config::{Account, Config, ConfigError, Key, Limits, Tier};
 pub use cost::{Charge, DAY, Dimension, Estimate, Limit, MINUTE, SECOND, Shape, UnknownShape, Usage, Zone};
 pub use engine::{Forecast, Priority, Refusal, RetryPolicy};
 pub use error::{AcquireError, Error, TryAcquireError};
-pub use lane::{Counters, Waiter};
+pub use event::Event;
+pub use lane::Counters;
 pub use permit::Permit;
 pub use providers::{Class, Failure, Provider};
 pub use request::Request;
+pub use route::Waiter;
 pub use scheduler::{Builder, LaneSnapshot, Scheduler, Snapshot};
 pub use secret::Secret;
 #[cfg(feature = "client")]
 pub use stream::ChatStream;
+pub use target::Target;

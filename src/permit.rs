@@ -10,6 +10,7 @@ use crate::cost::{Charge, Usage};
 use crate::engine::{End, Grant, Ticket};
 use crate::lane::{Heard, Lane};
 use crate::providers::{self, Failure, Observation, Retry};
+use crate::target::Target;
 
 /// The right to send one request now.
 ///
@@ -40,11 +41,32 @@ pub struct Permit {
     /// `None` once the books are closed.
     grant: Option<Grant>,
     sent: bool,
+    /// Where it goes. The lane that grants does not know it, so it is set right after.
+    target: Option<Arc<Target>>,
 }
 
 impl Permit {
     pub(crate) fn new(lane: Arc<Lane>, grant: Grant) -> Self {
-        Self { lane, grant: Some(grant), sent: false }
+        Self { lane, grant: Some(grant), sent: false, target: None }
+    }
+
+    pub(crate) fn to(self, target: Arc<Target>) -> Self {
+        let mut permit = self;
+        permit.target = Some(target);
+        permit
+    }
+
+    /// Where to send it: the account, the model, the key.
+    pub fn target(&self) -> &Target {
+        self.target.as_ref().unwrap_or(Target::unknown())
+    }
+
+    pub(crate) fn shared_target(&self) -> Arc<Target> {
+        self.target.as_ref().unwrap_or(Target::unknown()).clone()
+    }
+
+    pub(crate) fn lane(&self) -> &Arc<Lane> {
+        &self.lane
     }
 
     /// What was taken from the limits for it.
@@ -115,6 +137,8 @@ impl Permit {
     pub(crate) fn failed_as(mut self, failure: &Failure, answer: &Observation, default_wait: Duration) {
         let refused = failure.retry() == Retry::AfterLimit || failure.status == 429;
         let end = if refused { End::Refused } else { End::Unknown };
+        // First, so that nobody gets what this gives back at an account that is of no use.
+        self.lane.heard(failure, self.target());
         self.finish(end, answer, Heard::Failure(failure, default_wait));
     }
 

@@ -30,6 +30,8 @@ pub struct Request {
     pub(crate) priority: Priority,
     pub(crate) deadline: Option<Instant>,
     pub(crate) max_wait: Option<Duration>,
+    pub(crate) affinity: Option<Arc<str>>,
+    pub(crate) affinity_within: Duration,
 }
 
 /// How large a request is.
@@ -53,6 +55,8 @@ impl Request {
             priority: Priority::default(),
             deadline: None,
             max_wait: None,
+            affinity: None,
+            affinity_within: Duration::from_secs(1),
         }
     }
 
@@ -92,7 +96,8 @@ impl Request {
         }
     }
 
-    /// Sends it by the account of this name. Default: the first one.
+    /// Sends it by the account of this name and no other, or by the group of this name. Default: the group of the first
+    /// account, see [`Account::group`](crate::Account::group).
     pub fn account(mut self, name: impl Into<Arc<str>>) -> Self {
         self.account = Some(name.into());
         self
@@ -113,6 +118,20 @@ impl Request {
     /// When it must have started. One that cannot is refused when it is submitted.
     pub fn deadline(mut self, deadline: Instant) -> Self {
         self.deadline = Some(deadline);
+        self
+    }
+
+    /// Sends it by the account and key that requests with the same `key` went by before, as long as it does not start later
+    /// there than elsewhere by more than [`affinity_within`](Request::affinity_within). Providers keep the beginning of a
+    /// prompt in a cache of the account: requests that begin alike are answered faster and cost less there.
+    pub fn affinity(mut self, key: impl Into<Arc<str>>) -> Self {
+        self.affinity = Some(key.into());
+        self
+    }
+
+    /// How much longer it waits for the account of its [`affinity`](Request::affinity). Default 1 s.
+    pub fn affinity_within(mut self, wait: Duration) -> Self {
+        self.affinity_within = wait;
         self
     }
 

@@ -1,25 +1,26 @@
 //! The public handle: from a request to a permit, and from a permit to an answer.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use std::time::Instant;
 
-use dashmap::DashMap;
 use serde::Serialize;
 
+use crate::account::AccountState;
 use crate::attempt::{Attempt, Facts, Transport};
 use crate::clock;
-use crate::config::{Account, Config, ConfigError, Key};
+use crate::config::{Account, Config, ConfigError};
 use crate::cost::{Charge, Estimate, Limit};
 use crate::engine::{Ask, Forecast, Gates, LaneStatus, Machine, RetryPolicy, Settlement, Source};
 use crate::error::{AcquireError, Error, TryAcquireError};
+use crate::event::{Event, Listener};
 use crate::inspect;
-use crate::lane::{Counters, Lane, Waiter};
+use crate::lane::{Counters, Lane};
 use crate::permit::{DEFAULT_WAIT, Permit};
 use crate::providers::{self, Failure, Provider, Retry};
 use crate::request::{Request, Size};
-use crate::secret::Secret;
+use crate::route::{Candidate, Route, Waiter};
 
 /// Schedules calls so that the limits of their accounts are used to the full and never broken.
 ///
@@ -45,23 +46,15 @@ pub struct Scheduler {
 
 #[derive(Debug)]
 struct Inner {
-    accounts: Vec<AccountState>,
+    accounts: Vec<Arc<AccountState>>,
     config: Config,
     closed: AtomicBool,
     /// Seeds of the jitter: one for each request.
     seeds: AtomicU64,
+    /// The order of arrival, over all lanes.
+    arrivals: AtomicU64,
     #[cfg(feature = "client")]
     http: crate::client::Http,
-}
-
-#[derive(Debug)]
-struct AccountState {
-    settings: Account,
-    keys: Vec<Secret>,
-    next_key: AtomicUsize,
-    base_url: Option<Arc<str>>,
-    /// By model. The models of one pool have one lane between them.
-    lanes: DashMap<Box<str>, Arc<Lane>>,
 }
 
 /// The whole scheduler as it stands. Each lane is consistent in itself; they are read one after another.
@@ -93,10 +86,19 @@ pub struct LaneSnapshot {
 pub struct Builder {
     config: Config,
     accounts: Vec<Account>,
+    listener: Listener,
+}
+
+/// Settings from a file, to be completed in code. Accounts that are added replace those of the file.
+impl From<Config> for Builder {
+    fn from(config: Config) -> Self {
+        Self { config, ..Self::default() }
+    }
 }
 
 impl Builder {
-    /// Adds an account. The first one is used where a request names none.
+    /// Adds an account. A request that names none goes by the first one, or by one of its
+    /// [group](crate::Account::group) where it would start earlier.
     pub fn account(mut self, account: Account) -> Self {
         self.accounts.push(account);
         self
@@ -120,16 +122,42 @@ impl Builder {
         self
     }
 
+    /// Is told what happens: keys and accounts that leave the rotation and return to it. It is called at once, by whichever
+    /// task noticed, and holds that task up, but nobody else.
+    ///
+    /// ```
+    /// use tollgate::Scheduler;
+    ///
+    /// let scheduler = Scheduler::builder().on_event(|event| eprintln!("{event}")).build()?;
+    /// # Ok::<(), tollgate::ConfigError>(())
+    /// ```
+    pub fn on_event(mut self, callback: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        self.listener = Listener::new(callback);
+        self
+    }
+
     /// Builds the scheduler.
     ///
     /// # Errors
     /// When the settings contradict each other or name what does not exist.
     pub fn build(self) -> Result<Scheduler, ConfigError> {
-        let Self { mut config, accounts } = self;
+        let Self { mut config, accounts, listener } = self;
         if !accounts.is_empty() {
             config.accounts = accounts;
         }
-        Scheduler::from_config(config)
+        config.validate()?;
+        let accounts = config.accounts.iter().map(|account| AccountState::new(account, listener.clone()).map(Arc::new));
+        Ok(Scheduler {
+            inner: Arc::new(Inner {
+                accounts: accounts.collect::<Result<_, _>>()?,
+                closed: AtomicBool::new(false),
+                seeds: AtomicU64::new(fastrand::u64(..)),
+                arrivals: AtomicU64::new(0),
+                #[cfg(feature = "client")]
+                http: crate::client::Http::new(&config)?,
+                config,
+            }),
+        })
     }
 }
 
@@ -170,18 +198,7 @@ impl Scheduler {
     /// # Errors
     /// When the settings contradict each other or name what does not exist.
     pub fn from_config(config: Config) -> Result<Self, ConfigError> {
-        config.validate()?;
-        let accounts = config.accounts.iter().map(AccountState::new).collect::<Result<_, _>>()?;
-        Ok(Self {
-            inner: Arc::new(Inner {
-                accounts,
-                closed: AtomicBool::new(false),
-                seeds: AtomicU64::new(fastrand::u64(..)),
-                #[cfg(feature = "client")]
-                http: crate::client::Http::new(&config)?,
-                config,
-            }),
-        })
+        Builder::from(config).build()
     }
 
     /// Makes a call when the limits let it pass, and again when it failed in a way that trying again can mend.
@@ -218,7 +235,7 @@ impl Scheduler {
     /// # Cancel safety
     /// Dropping the future loses the place in the queue. Nothing was spent.
     pub async fn acquire(&self, request: Request) -> Result<Permit, AcquireError> {
-        Ok(self.enqueue(request).await?.await?)
+        Ok(self.prepare(request).await?.acquire(None).await?)
     }
 
     /// Takes a place in the queue. The [`Waiter`] is a future of the permit that can say what it waits for.
@@ -229,8 +246,7 @@ impl Scheduler {
     /// # Cancel safety
     /// Until it returns, nothing has happened.
     pub async fn enqueue(&self, request: Request) -> Result<Waiter, AcquireError> {
-        let (_, lane, ask) = self.prepare(request).await?;
-        Ok(lane.enqueue(ask)?)
+        Ok(self.prepare(request).await?.enqueue()?)
     }
 
     /// The right to send one request now, or never mind. It does not wait, except that tokens of large texts are counted on
@@ -239,10 +255,9 @@ impl Scheduler {
     /// # Errors
     /// [`TryAcquireError::NotYet`] when it would have to wait.
     pub fn try_acquire(&self, request: Request) -> Result<Permit, TryAcquireError> {
-        let account = self.account_of(&request)?;
         let estimate = estimate_here(&request)?;
-        let (lane, ask) = self.ask(account, &request, &estimate)?;
-        lane.try_acquire(ask).map_err(AcquireError::from)?.map_err(|forecast| TryAcquireError::NotYet { forecast })
+        let mut route = self.route(&request, &estimate)?;
+        route.try_acquire().map_err(AcquireError::from)?.map_err(|forecast| TryAcquireError::NotYet { forecast })
     }
 
     /// What would happen to a request that came now: when it would start, after how many others, held by which limit.
@@ -251,8 +266,7 @@ impl Scheduler {
     /// # Errors
     /// As [`Scheduler::acquire`].
     pub async fn forecast(&self, request: Request) -> Result<Forecast, AcquireError> {
-        let (_, lane, ask) = self.prepare(request).await?;
-        Ok(lane.with(|machine| machine.try_forecast(&ask, clock::now()))?)
+        Ok(self.prepare(request).await?.forecast()?)
     }
 
     /// Changes the limits of a model's lane of the first account while it runs; see [`Scheduler::set_account_limits`].
@@ -298,6 +312,23 @@ impl Scheduler {
         self.look_at(&lane, clock::now())
     }
 
+    /// Lets an account and its keys return that left the rotation; call it when the key is valid again or the bill is paid.
+    /// Those who wait for other accounts may come to it.
+    ///
+    /// # Errors
+    /// When no account has that name.
+    pub fn restore(&self, account: &str) -> Result<(), AcquireError> {
+        if self.account_named(account)?.1.restore() {
+            self.scatter();
+        }
+        Ok(())
+    }
+
+    /// Lets everybody look again who waits and could go elsewhere.
+    pub(crate) fn scatter(&self) {
+        self.lanes().iter().for_each(Lane::scatter_movable);
+    }
+
     fn look_at(&self, lane: &Lane, now: Instant) -> LaneSnapshot {
         LaneSnapshot {
             account: self.inner.accounts[lane.account].settings.name().to_owned(),
@@ -321,8 +352,12 @@ impl Scheduler {
     /// Dropping the future stops the waiting; the scheduler stays closed.
     pub async fn drain(&self) {
         self.close();
-        for lane in self.lanes() {
-            lane.drained().await;
+        let lanes = self.lanes();
+        // Work may move from a lane that is not idle yet to one that was.
+        while !lanes.iter().all(|lane| lane.is_idle()) {
+            for lane in &lanes {
+                lane.drained().await;
+            }
         }
     }
 
@@ -342,20 +377,20 @@ impl Scheduler {
         let mut attempts = 0;
         let mut last: Option<Box<Failure>> = None;
         let refused = |reason: AcquireError, attempts, last| Ended::Failed(Error::Refused { reason, attempts, last });
-        let (account, lane, mut ask) = match self.prepare(request).await {
-            Ok(prepared) => prepared,
+        let mut route = match self.prepare(request).await {
+            Ok(route) => route,
             Err(reason) => return refused(reason, attempts, last),
         };
-        let mut backing_off = None;
+        let mut between = None;
         let mut backoff = self.inner.config.retry.backoff(self.inner.seeds.fetch_add(1, Relaxed));
         loop {
-            let mut permit = match lane.acquire(ask.clone()).await {
+            let mut permit = match route.acquire(between.take()).await {
                 Ok(permit) => permit,
                 Err(reason) => return refused(reason.into(), attempts, last),
             };
-            drop(backing_off.take());
             attempts += 1;
-            let attempt = Attempt::new(attempts, lane.provider, account.key(), account.base_url.clone());
+            let target = permit.shared_target();
+            let attempt = Attempt::new(attempts, target.clone());
             permit.sent();
             let result = call(attempt.clone()).await;
             let (result, transport) = inspect::read(result, &attempt).await;
@@ -363,7 +398,7 @@ impl Scheduler {
 
             let failure = match (facts.status, &transport) {
                 (Some(status), _) if status >= 400 => {
-                    Some(providers::classify(lane.provider, status, &facts.answer, &facts.error_body))
+                    Some(providers::classify(target.provider, status, &facts.answer, &facts.error_body))
                 }
                 (_, Some(transport)) => Some(transport.failure()),
                 _ => None,
@@ -372,37 +407,44 @@ impl Scheduler {
                 match result {
                     Ok(value) => return Ended::Answered(Answered { value, permit, facts, attempts }),
                     Err(error) => {
+                        permit.lane().count_failure();
                         permit.answered(facts.usage, &facts.answer);
-                        lane.count_failure();
                         return Ended::Failed(Error::Call { error, attempts, failure: last });
                     }
                 }
             };
-            let pause = backoff.next();
-            ask.again = permit.ticket();
+            let lane = permit.lane().clone();
+            between = Some(lane.backing_off());
+            route.again(permit.ticket());
+            let retires = target.retired_by(&failure).is_some();
+            // To go on with another key or account is no retry: it needs no pause, and uses up no attempts.
+            let pause = if retires { None } else { backoff.next() };
             if matches!(transport, Some(Transport::Unsent(_))) {
                 permit.unsent();
             } else {
                 permit.failed_as(&failure, &facts.answer, pause.unwrap_or(DEFAULT_WAIT));
             }
             let retry = failure.retry();
-            let Some(pause) = pause.filter(|_| retry != Retry::Never) else {
-                let failure = Box::new(failure);
-                return match result {
-                    Ok(value) => Ended::ErrorAnswer { value, failure, attempts },
-                    Err(error) => Ended::Failed(Error::Call { error, attempts, failure: Some(failure) }),
-                };
-            };
-            // A wait that the provider names holds the whole lane; only without one does the request wait by itself.
-            let own = if retry == Retry::Backoff && failure.wait.is_none() { pause } else { Duration::ZERO };
-            backing_off = Some(lane.backing_off());
-            tokio::time::sleep(own.max(lane.retry(retry))).await;
+            match pause.filter(|_| retry != Retry::Never) {
+                Some(pause) => {
+                    // A wait that the provider names holds the whole lane; only without one does the request wait by itself.
+                    let own = if retry == Retry::Backoff && failure.wait.is_none() { pause } else { Duration::ZERO };
+                    route.hold(target.rank, own.max(lane.retry(retry)));
+                }
+                None if retires && route.has_way() => {}
+                None => {
+                    let failure = Box::new(failure);
+                    return match result {
+                        Ok(value) => Ended::ErrorAnswer { value, failure, attempts },
+                        Err(error) => Ended::Failed(Error::Call { error, attempts, failure: Some(failure) }),
+                    };
+                }
+            }
             last = Some(Box::new(failure));
         }
     }
 
-    async fn prepare(&self, request: Request) -> Result<(&AccountState, Arc<Lane>, Ask), AcquireError> {
-        let index = self.account_of(&request)?;
+    async fn prepare(&self, request: Request) -> Result<Route, AcquireError> {
         let estimate = match &request.size {
             Size::Prompt(prompt) if !prompt.counts_quickly() => {
                 let prompt = prompt.clone();
@@ -411,35 +453,54 @@ impl Scheduler {
             }
             _ => estimate_here(&request)?,
         };
-        let (lane, ask) = self.ask(index, &request, &estimate)?;
-        Ok((&self.inner.accounts[index], lane, ask))
+        self.route(&request, &estimate)
     }
 
-    fn ask(&self, index: usize, request: &Request, estimate: &Estimate) -> Result<(Arc<Lane>, Ask), AcquireError> {
+    fn route(&self, request: &Request, estimate: &Estimate) -> Result<Route, AcquireError> {
         if request.model.is_empty() {
             return Err(AcquireError::NoModel);
         }
-        let account = &self.inner.accounts[index];
-        let lane = self.lane(account, index, &request.model);
         let patience = request.max_wait.and_then(|wait| clock::now().checked_add(wait));
         let ask = Ask {
-            charge: providers::at_admission(lane.provider, estimate, self.inner.config.predicted_output),
+            charge: Charge::default(),
             priority: request.priority,
             tenant: request.tenant.clone(),
             deadline: [request.deadline, patience].into_iter().flatten().min(),
             again: None,
+            arrival: Some(self.inner.arrivals.fetch_add(1, Relaxed)),
         };
-        Ok((lane, ask))
+        let candidates = self.accounts_of(request)?.map(|(index, account)| {
+            let lane = self.lane(account, index, &request.model);
+            let charge = providers::at_admission(lane.provider, estimate, self.inner.config.predicted_output);
+            Candidate::new(0, account.clone(), lane, request.model.clone(), charge)
+        });
+        Ok(Route::new(self.clone(), candidates.collect(), ask, request.affinity.clone(), request.affinity_within))
     }
 
-    fn account_of(&self, request: &Request) -> Result<usize, AcquireError> {
-        match &request.account {
-            None => Ok(0),
-            Some(name) => Ok(self.account_named(name)?.0),
-        }
+    /// The accounts that a request may go by: the one that it names, or a group.
+    fn accounts_of(
+        &self,
+        request: &Request,
+    ) -> Result<impl Iterator<Item = (usize, &Arc<AccountState>)>, AcquireError> {
+        let accounts = &self.inner.accounts;
+        let (first, alone) = match &request.account {
+            None => (0, false),
+            Some(name) => {
+                let of_group = accounts.iter().position(|account| account.settings.group.as_deref() == Some(name));
+                match of_group {
+                    Some(first) => (first, false),
+                    None => (self.account_named(name)?.0, true),
+                }
+            }
+        };
+        let settings = &accounts[first].settings;
+        let serves = move |index: usize, other: &AccountState| {
+            index == first || (!alone && settings.is_of_one_group(&other.settings))
+        };
+        Ok(accounts.iter().enumerate().filter(move |(index, account)| serves(*index, account)))
     }
 
-    fn account_named(&self, name: &str) -> Result<(usize, &AccountState), AcquireError> {
+    fn account_named(&self, name: &str) -> Result<(usize, &Arc<AccountState>), AcquireError> {
         let mut accounts = self.inner.accounts.iter().enumerate();
         accounts.find(|(_, account)| account.settings.name() == name).ok_or_else(|| {
             let known: Vec<_> = self.inner.accounts.iter().map(|account| account.settings.name()).collect();
@@ -447,7 +508,7 @@ impl Scheduler {
         })
     }
 
-    fn lane(&self, account: &AccountState, index: usize, model: &str) -> Arc<Lane> {
+    fn lane(&self, account: &Arc<AccountState>, index: usize, model: &str) -> Arc<Lane> {
         if let Some(lane) = account.lanes.get(model) {
             return lane.clone();
         }
@@ -463,7 +524,7 @@ impl Scheduler {
         lane
     }
 
-    fn new_lane(&self, account: &AccountState, index: usize, model: &str, pool: &str) -> Lane {
+    fn new_lane(&self, account: &Arc<AccountState>, index: usize, model: &str, pool: &str) -> Lane {
         let config = &self.inner.config;
         let provider = account.settings.provider;
         let mut gates = Gates::new(settlement(provider), config.jitter_margin);
@@ -475,12 +536,12 @@ impl Scheduler {
         if self.inner.closed.load(Relaxed) {
             machine.close();
         }
-        Lane::new(index, pool, provider, machine)
+        Lane::new(index, Arc::downgrade(account), pool, provider, machine)
     }
 
     fn set_limits_at(
         &self,
-        account: &AccountState,
+        account: &Arc<AccountState>,
         index: usize,
         model: &str,
         limits: impl IntoIterator<Item = Limit>,
@@ -497,35 +558,6 @@ impl Scheduler {
             }
         }
         lanes
-    }
-}
-
-impl AccountState {
-    fn new(settings: &Account) -> Result<Self, ConfigError> {
-        let keys = settings.keys.iter().map(|key| match key {
-            Key::Value(secret) => Ok(secret.clone()),
-            Key::Env(variable) => std::env::var(variable).map(Secret::from).map_err(|_| ConfigError::MissingKey {
-                account: settings.name().to_owned(),
-                variable: variable.clone(),
-            }),
-        });
-        let base_url = settings.base_url.as_deref().or(settings.provider.default_base_url());
-        Ok(Self {
-            keys: keys.collect::<Result<_, _>>()?,
-            next_key: AtomicUsize::new(0),
-            base_url: base_url.map(|url| url.trim_end_matches('/').into()),
-            lanes: DashMap::new(),
-            settings: settings.clone(),
-        })
-    }
-
-    /// The key whose turn it is.
-    fn key(&self) -> Option<Secret> {
-        match &self.keys[..] {
-            [] => None,
-            [only] => Some(only.clone()),
-            keys => keys.get(self.next_key.fetch_add(1, Relaxed) % keys.len()).cloned(),
-        }
     }
 }
 
@@ -558,9 +590,12 @@ impl Scheduler {
     /// # Errors
     /// When the request names no model or no known account.
     pub fn charge(&self, request: &Request) -> Result<(Charge, Option<Limit>), AcquireError> {
-        let account = self.account_of(request)?;
-        let (lane, ask) = self.ask(account, request, &estimate_here(request)?)?;
-        let too_small = lane.with(|machine| machine.gates().too_small_for(&ask.charge));
-        Ok((ask.charge, too_small))
+        let route = self.route(request, &estimate_here(request)?)?;
+        let mut charges = route.candidates().iter().map(|Candidate { lane, charge, .. }| {
+            (*charge, lane.with(|machine| machine.gates().too_small_for(charge)))
+        });
+        let first = charges.next().unwrap_or_default();
+        // What is too large for one account may be fit for another.
+        Ok(if first.1.is_some() { charges.find(|(_, limit)| limit.is_none()).unwrap_or(first) } else { first })
     }
 }

@@ -11,7 +11,7 @@ use super::gates::{Gates, Wait};
 use super::queue::{Entry, Place, Priority, Queue, Tenant};
 use super::retry::RetryBudget;
 use crate::cost::{Charge, Limit};
-use crate::providers::Reading;
+use crate::providers::{Failure, Reading};
 
 /// What a request asks of a lane.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +26,9 @@ pub struct Ask {
     pub deadline: Option<Instant>,
     /// The place of an earlier attempt, which is taken again.
     pub again: Option<Ticket>,
+    /// Its number in an order of arrival that several lanes share, so that it keeps its place when it moves to another one.
+    /// Without it the lane counts by itself; one lane should not see both.
+    pub arrival: Option<u64>,
 }
 
 /// The place of a waiting request, to cancel it or to take it again.
@@ -98,6 +101,14 @@ pub enum Refusal {
     /// The scheduler takes no new requests.
     #[error("the scheduler is closed")]
     Closed,
+    /// The account that would take it left the rotation, and so did every other that could.
+    #[error("account {account} is out of use: {failure}; mend it and call restore, or add another account")]
+    Retired {
+        /// The account's name.
+        account: String,
+        /// What the provider answered.
+        failure: Box<Failure>,
+    },
 }
 
 /// What became of a grant.
@@ -260,7 +271,7 @@ impl<T> Machine<T> {
     /// The outer one as [`Machine::submit`], the inner one when it would have to wait.
     pub fn try_submit(&mut self, ask: Ask, now: Instant) -> Result<Result<Grant, Forecast>, Refusal> {
         self.check(&ask)?;
-        let place = self.newcomer(ask.priority, ask.tenant.clone());
+        let place = self.newcomer(ask.priority, ask.tenant.clone(), ask.arrival);
         let granted = self.grant_at_once(place, ask.charge, now);
         Ok(granted.map_err(|_| self.forecast(&ask, now)))
     }
@@ -273,7 +284,7 @@ impl<T> Machine<T> {
         self.check(&ask)?;
         let place = match ask.again {
             Some(Ticket(place)) => place,
-            None => self.newcomer(ask.priority, ask.tenant),
+            None => self.newcomer(ask.priority, ask.tenant, ask.arrival),
         };
         let place = match self.grant_at_once(place, ask.charge, now) {
             Ok(grant) => return Ok(Submitted::Granted(grant)),
@@ -296,6 +307,12 @@ impl<T> Machine<T> {
     /// Takes a waiting request out; nothing was spent on it. `None` when it waits no longer.
     pub fn cancel(&mut self, ticket: &Ticket) -> Option<T> {
         self.queue.remove(&ticket.0).map(|entry| entry.payload)
+    }
+
+    /// Takes out every waiting request whose payload is like that; nothing was spent on them.
+    pub fn expel(&mut self, which: impl Fn(&T) -> bool) -> Vec<T> {
+        let places = self.queue.places(|entry| which(&entry.payload));
+        places.iter().filter_map(|place| self.queue.remove(place)).map(|entry| entry.payload).collect()
     }
 
     /// Hands out every request that may be sent now or has waited too long, and answers when to ask again; `None` means
@@ -321,7 +338,7 @@ impl<T> Machine<T> {
     }
 
     fn grant_due(&mut self, now: Instant, out: &mut Vec<Wake<T>>) -> Option<Instant> {
-        while self.free_place() {
+        while self.has_place() {
             let (place, entry) = self.queue.next(now)?;
             if let Some(until) = self.paused_until.filter(|until| now < *until) {
                 return Some(until);
@@ -438,6 +455,16 @@ impl<T> Machine<T> {
         self.queue.len()
     }
 
+    /// Requests under way.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight
+    }
+
+    /// Whether one more may be under way.
+    pub fn has_place(&self) -> bool {
+        self.max_in_flight.is_none_or(|max| self.in_flight < max)
+    }
+
     /// Whether nothing waits and nothing is under way.
     pub fn is_idle(&self) -> bool {
         self.queue.len() == 0 && self.in_flight == 0
@@ -458,15 +485,15 @@ impl<T> Machine<T> {
         }
     }
 
-    fn newcomer(&mut self, priority: Priority, tenant: Tenant) -> Place {
+    fn newcomer(&mut self, priority: Priority, tenant: Tenant, arrival: Option<u64>) -> Place {
         self.arrivals += 1;
         self.budget.earn();
-        Place { priority, tenant, arrival: self.arrivals }
+        Place { priority, tenant, arrival: arrival.unwrap_or(self.arrivals) }
     }
 
     /// Gives the place back if it has to wait.
     fn grant_at_once(&mut self, place: Place, charge: Charge, now: Instant) -> Result<Grant, Place> {
-        let free = self.queue.len() == 0 && self.free_place() && !self.is_paused(now);
+        let free = self.queue.len() == 0 && self.has_place() && !self.is_paused(now);
         if free && self.gates.reserve(&charge, now).is_ok() { Ok(self.grant(place, charge, now)) } else { Err(place) }
     }
 
@@ -501,10 +528,6 @@ impl<T> Machine<T> {
         let mark = if now.saturating_duration_since(later.0) >= TRANSIT { later } else { earlier };
         let lately = self.granted.minus(&mark.1);
         self.granted.minus(&grant.granted_until).at_most(&lately)
-    }
-
-    fn free_place(&self) -> bool {
-        self.max_in_flight.is_none_or(|max| self.in_flight < max)
     }
 
     fn is_paused(&self, now: Instant) -> bool {

@@ -7,6 +7,8 @@ mod gates;
 mod machine;
 mod queue;
 mod retry;
+mod rotation;
+mod route;
 
 pub use bucket::Bucket;
 pub use gate::{Books, Gate, GateStatus, Settlement, Source};
@@ -15,3 +17,5 @@ pub use machine::{Ask, End, Forecast, Grant, LaneStatus, Machine, Refusal, Submi
 pub use queue::{Priority, Tenant};
 pub(crate) use retry::seconds;
 pub use retry::{Backoff, RetryBudget, RetryPolicy};
+pub use rotation::{Member, Out, Rotation};
+pub use route::{Offer, Wish, choose, weight};

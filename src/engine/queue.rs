@@ -163,6 +163,18 @@ impl<T> Queue<T> {
         self.levels.get(&place.priority)?.lines.get(&place.tenant)?.entries.get(&place.arrival)
     }
 
+    /// The places of the waiting requests that are like that, in order of priority and tenant.
+    pub(super) fn places(&self, which: impl Fn(&Entry<T>) -> bool) -> Vec<Place> {
+        let mut places = Vec::new();
+        for (priority, level) in &self.levels {
+            for (tenant, line) in &level.lines {
+                let arrivals = line.entries.iter().filter(|(_, entry)| which(entry)).map(|(arrival, _)| *arrival);
+                places.extend(arrivals.map(|arrival| Place { priority: *priority, tenant: tenant.clone(), arrival }));
+            }
+        }
+        places
+    }
+
     /// What goes before a request at `place`, waiting already or about to.
     pub(super) fn ahead(&self, place: &Place) -> Ahead {
         let mut ahead = Ahead::default();

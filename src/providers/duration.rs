@@ -83,7 +83,7 @@ fn until_http_date(text: &str, now: SystemTime) -> Option<Duration> {
     until(date, now)
 }
 
-fn until(moment: Timestamp, now: SystemTime) -> Option<Duration> {
+pub(super) fn until(moment: Timestamp, now: SystemTime) -> Option<Duration> {
     let moment = SystemTime::try_from(moment).ok()?;
     Some(moment.duration_since(now).unwrap_or_default().min(LONGEST))
 }

@@ -1,5 +1,6 @@
 //! The promises of the library, one module each.
 
+mod accounts;
 mod books;
 #[cfg(all(feature = "client", feature = "mock"))]
 mod client;

@@ -51,6 +51,9 @@ impl Outcome {
     /// What the lack of an answer means.
     pub(crate) fn of_error(error: &Error<reqwest::Error>) -> Self {
         let fault = match (error, error.failure()) {
+            (Error::Refused { reason: AcquireError::Refused(Refusal::Retired { failure, .. }), .. }, _) => {
+                Fault::of_failure(failure)
+            }
             (Error::Refused { reason, .. }, _) => Fault {
                 code: match reason {
                     AcquireError::Refused(Refusal::TooLarge { .. }) => "request_too_large".to_owned(),

@@ -184,9 +184,15 @@ fn config(target: &TargetArgs, limits: &LimitArgs, from: &From) -> Result<(Confi
         // Whatever keys there are, they have no business here.
         account.keys = vec![Key::Value(NO_SECRET.into())];
         account.base_url = None;
+        config.accounts.truncate(1);
+        let account = first(&config);
         std::env::var(account.provider.key_env()).ok().into_iter().map(Secret::from).collect()
     } else {
-        set_keys(account, target, from)?
+        let mut secrets = set_keys(account, target, from)?;
+        for account in &config.accounts[1..] {
+            secrets.extend(keys_of(account, from)?);
+        }
+        secrets
     };
     let secrets = secrets.into_iter().filter(|secret: &Secret| secret.expose().len() >= SHORTEST_SECRET).collect();
     Ok((config, secrets))
@@ -244,15 +250,7 @@ fn provider_at(url: &str) -> Provider {
 fn set_keys(account: &mut Account, target: &TargetArgs, from: &From) -> Result<Vec<Secret>> {
     let mut secrets = Vec::new();
     if target.api_key_env.is_none() && !account.keys.is_empty() {
-        for key in &account.keys {
-            secrets.push(match key {
-                Key::Value(secret) => secret.clone(),
-                Key::Env(variable) => match from_env(variable)? {
-                    Some(secret) => secret,
-                    None => bail!(no_key(variable, from)),
-                },
-            });
-        }
+        secrets = keys_of(account, from)?;
     } else {
         let variable = target.api_key_env.as_deref().unwrap_or(account.provider.key_env());
         match from_env(variable)? {
@@ -266,6 +264,17 @@ fn set_keys(account: &mut Account, target: &TargetArgs, from: &From) -> Result<V
     }
     account.keys = secrets.iter().cloned().map(Key::Value).collect();
     Ok(secrets)
+}
+
+fn keys_of(account: &Account, from: &From) -> Result<Vec<Secret>> {
+    let keys = account.keys.iter().map(|key| match key {
+        Key::Value(secret) => Ok(secret.clone()),
+        Key::Env(variable) => match from_env(variable)? {
+            Some(secret) => Ok(secret),
+            None => bail!(no_key(variable, from)),
+        },
+    });
+    keys.collect()
 }
 
 fn from_env(variable: &str) -> Result<Option<Secret>> {

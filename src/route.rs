@@ -1,0 +1,280 @@
+//! One request's way to a permit: from lane to lane, until one lets it go.
+
+use std::borrow::Cow;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use crate::account::AccountState;
+use crate::clock;
+use crate::cost::Charge;
+use crate::engine::{Ask, Forecast, Offer, Refusal, Ticket, Wish, choose, weight};
+use crate::lane::{Answer, BackingOff, Lane, Turn};
+use crate::permit::Permit;
+use crate::scheduler::Scheduler;
+use crate::target::Target;
+
+/// A request with the lanes that it may go to.
+#[derive(Debug)]
+pub(crate) struct Route {
+    scheduler: Scheduler,
+    /// Never empty, by rank.
+    candidates: Vec<Candidate>,
+    /// Everything that is the same in every lane.
+    ask: Ask,
+    deadline: Option<Instant>,
+    affinity: Option<Arc<str>>,
+    within: Duration,
+}
+
+/// What came of waiting in a lane.
+enum Taken {
+    Permit(Permit),
+    /// Look for another lane; the guard is to be kept until there is a place in one.
+    Nothing(Option<BackingOff>),
+}
+
+/// A lane that a request may go to.
+#[derive(Debug)]
+pub(crate) struct Candidate {
+    pub(crate) rank: usize,
+    pub(crate) account: Arc<AccountState>,
+    pub(crate) lane: Arc<Lane>,
+    pub(crate) model: Cow<'static, str>,
+    /// What the request takes there.
+    pub(crate) charge: Charge,
+    /// The request's own pause after a failure there.
+    held_until: Option<Instant>,
+}
+
+impl Candidate {
+    pub(crate) fn new(
+        rank: usize,
+        account: Arc<AccountState>,
+        lane: Arc<Lane>,
+        model: Cow<'static, str>,
+        charge: Charge,
+    ) -> Self {
+        Self { rank, account, lane, model, charge, held_until: None }
+    }
+
+    fn held_for(&self, now: Instant) -> Duration {
+        self.held_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+    }
+}
+
+impl Route {
+    pub(crate) fn new(
+        scheduler: Scheduler,
+        candidates: Vec<Candidate>,
+        ask: Ask,
+        affinity: Option<Arc<str>>,
+        within: Duration,
+    ) -> Self {
+        let deadline = ask.deadline;
+        Self { scheduler, candidates, ask: Ask { deadline: None, ..ask }, deadline, affinity, within }
+    }
+
+    pub(crate) fn candidates(&self) -> &[Candidate] {
+        &self.candidates
+    }
+
+    /// Waits for a permit. A pause that the request has to make is made first, under the guard that keeps its lane from
+    /// counting as idle.
+    pub(crate) async fn acquire(&mut self, mut between: Option<BackingOff>) -> Result<Permit, Refusal> {
+        loop {
+            if let Some(until) = self.pause()? {
+                // Then everything may look different.
+                tokio::time::sleep_until(until.into()).await;
+                continue;
+            }
+            let (index, turn) = self.take_place()?;
+            drop(between.take());
+            match self.take(index, turn.await)? {
+                Taken::Permit(permit) => return Ok(permit),
+                Taken::Nothing(guard) => between = guard,
+            }
+        }
+    }
+
+    /// Takes a place in the best lane.
+    pub(crate) fn enqueue(mut self) -> Result<Waiter, Refusal> {
+        let (index, turn) = self.take_place()?;
+        Ok(Waiter { route: self, index, turn })
+    }
+
+    /// A permit if there is one now.
+    pub(crate) fn try_acquire(&mut self) -> Result<Result<Permit, Forecast>, Refusal> {
+        loop {
+            let index = self.choose()?;
+            let granted = self.candidates[index].lane.try_acquire(self.ask_for(index))?;
+            match granted.map(|permit| self.seat(index, permit)) {
+                Ok(Some(permit)) => return Ok(Ok(permit)),
+                Ok(None) => {}
+                Err(forecast) => return Ok(Err(forecast)),
+            }
+        }
+    }
+
+    /// When and where it would start, as things stand.
+    pub(crate) fn forecast(&mut self) -> Result<Forecast, Refusal> {
+        let index = self.choose()?;
+        let ask = self.ask_for(index);
+        self.candidates[index].lane.with(|machine| machine.try_forecast(&ask, clock::now()))
+    }
+
+    /// Whether a retired key or account leaves anybody else.
+    pub(crate) fn has_way(&self) -> bool {
+        self.candidates.iter().any(|candidate| candidate.account.is_in())
+    }
+
+    /// The place of the last attempt is taken again.
+    pub(crate) fn again(&mut self, ticket: Option<Ticket>) {
+        self.ask.again = ticket.or(self.ask.again.take());
+    }
+
+    /// The request itself pauses before it goes to this rank again.
+    pub(crate) fn hold(&mut self, rank: usize, pause: Duration) {
+        let until = clock::now().checked_add(pause).filter(|_| !pause.is_zero());
+        for candidate in self.candidates.iter_mut().filter(|candidate| candidate.rank == rank) {
+            candidate.held_until = until;
+        }
+    }
+
+    /// The lane where the request would start first. All of them may be late.
+    fn choose(&mut self) -> Result<usize, Refusal> {
+        let now = clock::now();
+        let (mut offering, mut offers) = (Vec::new(), Vec::new());
+        let mut refused = None;
+        for index in 0..self.candidates.len() {
+            let candidate = &self.candidates[index];
+            if candidate.account.welcome_back(now) {
+                self.scheduler.scatter();
+            }
+            if let Some(refusal) = candidate.account.refusal() {
+                refused.get_or_insert(refusal);
+                continue;
+            }
+            if self.candidates.len() == 1 {
+                return Ok(index);
+            }
+            self.ask.charge = candidate.charge;
+            match candidate.lane.offer(&self.ask) {
+                Ok(offer) => {
+                    let starts_in = offer.starts_in.max(candidate.held_for(now));
+                    let drawn = |key: &Arc<str>| weight(key, &candidate.account.name);
+                    let weight = self.affinity.as_ref().map_or(0, drawn);
+                    offering.push(index);
+                    offers.push(Offer { rank: candidate.rank, starts_in, weight, ..offer });
+                }
+                Err(refusal) => drop(refused.get_or_insert(refusal)),
+            }
+        }
+        let wish = Wish {
+            patience: self.deadline.map(|deadline| deadline.saturating_duration_since(now)),
+            margin: Duration::ZERO,
+            within: self.affinity.is_some().then_some(self.within),
+            turn: self.ask.arrival.unwrap_or_default() as usize,
+        };
+        match choose(&offers, &wish) {
+            Some(chosen) => Ok(offering[chosen]),
+            None => Err(refused.unwrap_or(Refusal::Closed)),
+        }
+    }
+
+    fn ask_for(&self, index: usize) -> Ask {
+        Ask { charge: self.candidates[index].charge, deadline: self.deadline, ..self.ask.clone() }
+    }
+
+    /// Until when the request has to pause, if the best lane for it is one where it failed.
+    fn pause(&mut self) -> Result<Option<Instant>, Refusal> {
+        if self.candidates.iter().all(|candidate| candidate.held_until.is_none()) {
+            return Ok(None);
+        }
+        let index = self.choose()?;
+        Ok(self.candidates[index].held_until.take().filter(|until| *until > clock::now()))
+    }
+
+    /// Takes a place in the best lane.
+    fn take_place(&mut self) -> Result<(usize, Turn), Refusal> {
+        loop {
+            let index = self.choose()?;
+            let Candidate { account, lane, .. } = &self.candidates[index];
+            let turn = lane.enqueue(self.ask_for(index), self.candidates.len() > 1)?;
+            // An account that left in between has told those who waited then, and not this one.
+            if account.is_in() {
+                return Ok((index, turn));
+            }
+        }
+    }
+
+    /// What a lane's answer comes to.
+    fn take(&mut self, index: usize, answer: Answer) -> Result<Taken, Refusal> {
+        match answer {
+            Answer::Go(permit) => Ok(self.seat(index, permit).map_or(Taken::Nothing(None), Taken::Permit)),
+            Answer::Refused(refusal) => Err(refusal),
+            Answer::LookAgain(guard, ticket) => {
+                self.again(ticket);
+                Ok(Taken::Nothing(Some(guard)))
+            }
+        }
+    }
+
+    /// Tells a permit where it goes. `None`, and everything given back, when its account went out of use meanwhile.
+    fn seat(&mut self, index: usize, permit: Permit) -> Option<Permit> {
+        let Candidate { rank, account, lane, model, .. } = &self.candidates[index];
+        let key = account.key(self.affinity.as_deref());
+        if !account.is_in() || (key.is_none() && account.has_keys()) {
+            self.ask.again = permit.ticket();
+            return None;
+        }
+        let (key_index, key) = key.unzip();
+        let target = Target {
+            provider: lane.provider,
+            account: account.name.clone(),
+            model: model.clone(),
+            base_url: account.base_url.clone(),
+            key,
+            rank: *rank,
+            key_index,
+        };
+        Some(permit.to(Arc::new(target)))
+    }
+}
+
+/// A request that has a place in a lane: await it for the permit, or ask what it waits for. When its lane goes out of use
+/// or comes late, it looks for another one by itself.
+///
+/// # Cancel safety
+/// Dropping it gives up the place. Nothing was spent.
+#[derive(Debug)]
+#[must_use = "dropping it gives up the place"]
+pub struct Waiter {
+    route: Route,
+    index: usize,
+    turn: Turn,
+}
+
+impl Waiter {
+    /// When it is expected to start, how many go before it and which limit holds it; `None` when it may start already.
+    pub fn explain(&self) -> Option<Forecast> {
+        self.turn.explain()
+    }
+}
+
+impl Future for Waiter {
+    type Output = Result<Permit, Refusal>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        loop {
+            let answer = ready!(Pin::new(&mut this.turn).poll(context));
+            let _guard = match this.route.take(this.index, answer)? {
+                Taken::Permit(permit) => return Poll::Ready(Ok(permit)),
+                Taken::Nothing(guard) => guard,
+            };
+            (this.index, this.turn) = this.route.take_place()?;
+        }
+    }
+}
