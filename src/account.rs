@@ -1,28 +1,27 @@
-//! One account, shared: its keys, who of them is in the rotation, and its lanes.
+//! One account, shared: its keys, and who of them is in the rotation.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
-
-use dashmap::DashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use crate::clock;
-use crate::config::{Account, ConfigError, Key};
+use crate::config::{Account, Config, ConfigError, Key};
 use crate::engine::{Member, Out, Refusal, Rotation};
 use crate::event::{Event, Listener};
-use crate::lane::Lane;
+use crate::lane::{Lane, Lanes};
 use crate::providers::Failure;
 use crate::secret::Secret;
-use crate::target::Target;
 
 /// An account at work.
 #[derive(Debug)]
 pub(crate) struct AccountState {
-    pub(crate) name: Arc<str>,
     pub(crate) settings: Account,
-    pub(crate) base_url: Option<Arc<str>>,
-    /// By model. The models of one pool have one lane between them.
-    pub(crate) lanes: DashMap<Box<str>, Arc<Lane>>,
+    /// Its position in the configuration.
+    pub(crate) index: usize,
+    /// The position of the first account of its group.
+    pub(crate) group: usize,
+    /// Weak, since lanes have their account. Gone when the scheduler is.
+    lanes: Weak<Lanes>,
     keys: Vec<Secret>,
     /// A std mutex: held for a look, never across an await or a callback.
     rotation: Mutex<Rotation>,
@@ -32,7 +31,14 @@ pub(crate) struct AccountState {
 }
 
 impl AccountState {
-    pub(crate) fn new(settings: &Account, listener: Listener) -> Result<Self, ConfigError> {
+    pub(crate) fn new(
+        index: usize,
+        config: &Config,
+        lanes: Weak<Lanes>,
+        listener: Listener,
+    ) -> Result<Self, ConfigError> {
+        let settings = &config.accounts[index];
+        let group = config.accounts.iter().position(|other| settings.is_of_one_group(other));
         let keys = settings.keys.iter().map(|key| match key {
             Key::Value(secret) => Ok(secret.clone()),
             Key::Env(variable) => std::env::var(variable).map(Secret::from).map_err(|_| ConfigError::MissingKey {
@@ -40,13 +46,12 @@ impl AccountState {
                 variable: variable.clone(),
             }),
         });
-        let base_url = settings.address().map(Into::into);
         Ok(Self {
             rotation: Mutex::new(Rotation::new(settings.keys.len())),
             keys: keys.collect::<Result<_, _>>()?,
-            base_url,
-            name: settings.name().into(),
-            lanes: DashMap::new(),
+            index,
+            group: group.unwrap_or(index),
+            lanes,
             settings: settings.clone(),
             troubled: AtomicBool::new(false),
             listener,
@@ -58,25 +63,22 @@ impl AccountState {
         !self.troubled.load(Relaxed) || self.lock().is_in()
     }
 
-    /// The position of the key whose turn it is, or to which the affinity draws, and the key. `None` without a key that
-    /// may be used.
-    pub(crate) fn key(&self, affinity: Option<&str>) -> Option<(usize, Secret)> {
-        let index = match &self.keys[..] {
-            [] => return None,
-            [_] if !self.troubled.load(Relaxed) => 0,
-            _ => self.lock().key(affinity)?,
-        };
-        Some((index, self.keys.get(index)?.clone()))
+    /// The position of the key whose turn it is, or to which the affinity draws. `None` if there is none that may be used.
+    pub(crate) fn turn(&self, affinity: Option<&str>) -> Option<usize> {
+        match &self.keys[..] {
+            [] => None,
+            [_] if !self.troubled.load(Relaxed) => Some(0),
+            _ => self.lock().key(affinity),
+        }
     }
 
-    pub(crate) fn has_keys(&self) -> bool {
-        !self.keys.is_empty()
+    pub(crate) fn keys(&self) -> &[Secret] {
+        &self.keys
     }
 
-    /// Takes the key or the whole account out, if that is what the failure of a call says. When the account cannot be used
-    /// after that, whoever waits for it looks for another one.
-    pub(crate) fn heard(&self, failure: &Failure, target: &Target) {
-        let Some((member, back_in)) = target.retired_by(failure) else { return };
+    /// Takes a key or the whole account out. When the account cannot be used after that, whoever waits for it looks for
+    /// another one.
+    pub(crate) fn retire(&self, member: Member, failure: &Failure, back_in: Option<Duration>) {
         let until = back_in.and_then(|wait| clock::now().checked_add(wait));
         let (new, is_in, keys_left) = {
             let mut rotation = self.lock();
@@ -87,27 +89,30 @@ impl AccountState {
         if !new {
             return;
         }
-        let (account, failure) = (self.name.to_string(), failure.clone());
+        let (account, failure) = (self.settings.name().to_owned(), failure.clone());
         self.listener.tell(&match member {
             Member::Account => Event::AccountLeft { account, failure, back_in },
             Member::Key(key) => Event::KeyLeft { account, key, keys_left, failure },
         });
-        if !is_in {
-            self.lanes.iter().for_each(|lane| lane.scatter(|_| true));
+        if let Some(lanes) = self.lanes.upgrade().filter(|_| !is_in) {
+            lanes.of(self.index).iter().for_each(|lane| lane.scatter());
         }
     }
 
-    /// Lets those return whose time has come. Answers whether there was anybody.
-    pub(crate) fn welcome_back(&self, now: Instant) -> bool {
-        self.troubled.load(Relaxed) && self.let_in(|rotation| rotation.returned(now))
+    /// Lets those return whose time has come.
+    pub(crate) fn welcome_back(&self) {
+        if self.troubled.load(Relaxed) {
+            self.let_in(|rotation| rotation.returned(clock::now()));
+        }
     }
 
-    /// Lets everybody return. Answers whether there was anybody.
-    pub(crate) fn restore(&self) -> bool {
-        self.let_in(Rotation::restore)
+    /// Lets everybody return.
+    pub(crate) fn restore(&self) {
+        self.let_in(Rotation::restore);
     }
 
-    fn let_in(&self, let_in: impl FnOnce(&mut Rotation) -> Vec<Member>) -> bool {
+    /// Whoever waits elsewhere and may come here looks again.
+    fn let_in(&self, let_in: impl FnOnce(&mut Rotation) -> Vec<Member>) {
         let members = {
             let mut rotation = self.lock();
             let members = let_in(&mut rotation);
@@ -115,13 +120,15 @@ impl AccountState {
             members
         };
         for member in &members {
-            let account = self.name.to_string();
+            let account = self.settings.name().to_owned();
             self.listener.tell(&match *member {
                 Member::Account => Event::AccountReturned { account },
                 Member::Key(key) => Event::KeyReturned { account, key },
             });
         }
-        !members.is_empty()
+        if let Some(lanes) = self.lanes.upgrade().filter(|_| !members.is_empty()) {
+            lanes.all().iter().for_each(Lane::scatter_movable);
+        }
     }
 
     /// Why it may not be used, if it may not.
@@ -130,7 +137,7 @@ impl AccountState {
             return None;
         }
         let failure = Box::new(self.lock().why_out()?.why.clone());
-        Some(Refusal::Retired { account: self.name.to_string(), failure })
+        Some(Refusal::Retired { account: self.settings.name().to_owned(), failure })
     }
 
     fn lock(&self) -> MutexGuard<'_, Rotation> {

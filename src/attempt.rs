@@ -40,7 +40,7 @@ pub struct Attempt(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     number: u32,
-    target: Arc<Target>,
+    target: Target,
     /// A std mutex: held for a copy, never across an await.
     facts: Mutex<Facts>,
 }
@@ -55,7 +55,7 @@ pub(crate) struct Facts {
 }
 
 impl Attempt {
-    pub(crate) fn new(number: u32, target: Arc<Target>) -> Self {
+    pub(crate) fn new(number: u32, target: Target) -> Self {
         Self(Arc::new(Inner { number, target, facts: Mutex::default() }))
     }
 
@@ -71,27 +71,27 @@ impl Attempt {
 
     /// The account's name.
     pub fn account(&self) -> &str {
-        &self.0.target.account
+        self.0.target.account()
     }
 
     /// The account's provider.
     pub fn provider(&self) -> Provider {
-        self.0.target.provider
+        self.0.target.provider()
     }
 
     /// The model to ask: the request's own, unless a fallback took over.
     pub fn model(&self) -> &str {
-        &self.0.target.model
+        self.0.target.model()
     }
 
     /// The API key whose turn it is, if the account has keys.
     pub fn key(&self) -> Option<&Secret> {
-        self.0.target.key.as_ref()
+        self.0.target.key()
     }
 
     /// Where the account's API is, `/v1` included, if that is known.
     pub fn base_url(&self) -> Option<&str> {
-        self.0.target.base_url.as_deref()
+        self.0.target.base_url()
     }
 
     /// Hands over status and headers of the answer, also of an error.

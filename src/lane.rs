@@ -1,25 +1,25 @@
 //! One lane, shared: the machine behind its mutex, the requests that wait for it, and the task that wakes them.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use dashmap::DashMap;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 
 use crate::account::AccountState;
 use crate::clock;
 use crate::engine::{Ask, End, Forecast, Grant, Machine, Offer, Refusal, Submitted, Ticket, Wake};
-use crate::permit::Permit;
+use crate::permit::Held;
 use crate::providers::{Failure, LimitHit, Observation, Provider, Retry};
-use crate::target::Target;
 
 /// What a waiting request is told. What comes with it is a guard: if nobody receives it, its drop gives everything back.
 #[derive(Debug)]
 pub(crate) enum Answer {
     /// It may be sent.
-    Go(Permit),
+    Go(Held),
     /// It cannot be sent.
     Refused(Refusal),
     /// Another lane may serve it better; it has no place here any more. The guard keeps this lane from counting as idle
@@ -40,12 +40,36 @@ type LaneMachine = Machine<Waiting>;
 /// A wait that the provider asks for is worth looking for another lane if it is longer than this.
 const WORTH_MOVING: Duration = Duration::from_secs(1);
 
+/// Every lane of a scheduler, by the position of its account and by model. The models of one pool have one lane between
+/// them.
+#[derive(Debug)]
+pub(crate) struct Lanes(Vec<DashMap<Box<str>, Arc<Lane>>>);
+
+impl Lanes {
+    pub(crate) fn new(accounts: usize) -> Self {
+        Self((0..accounts).map(|_| DashMap::new()).collect())
+    }
+
+    /// By model.
+    pub(crate) fn by_model(&self, account: usize) -> &DashMap<Box<str>, Arc<Lane>> {
+        &self.0[account]
+    }
+
+    /// Those of one account.
+    pub(crate) fn of(&self, account: usize) -> Vec<Arc<Lane>> {
+        let lanes = self.0[account].iter().filter(|lane| **lane.key() == *lane.value().pool);
+        lanes.map(|lane| lane.value().clone()).collect()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Lane>> {
+        (0..self.0.len()).flat_map(|account| self.of(account)).collect()
+    }
+}
+
 /// One account × pool.
 #[derive(Debug)]
 pub(crate) struct Lane {
-    pub(crate) account: usize,
-    /// Weak, since the account has the lane. Gone when the scheduler is.
-    home: Weak<AccountState>,
+    pub(crate) account: Arc<AccountState>,
     pub(crate) pool: Box<str>,
     pub(crate) provider: Provider,
     /// A std mutex: it is held for microseconds and never across an await, and permits lock it when they drop.
@@ -126,13 +150,7 @@ impl Drop for BackingOff {
 }
 
 impl Lane {
-    pub(crate) fn new(
-        account: usize,
-        home: Weak<AccountState>,
-        pool: &str,
-        provider: Provider,
-        machine: LaneMachine,
-    ) -> Self {
+    pub(crate) fn new(account: Arc<AccountState>, pool: &str, machine: LaneMachine) -> Self {
         let state = State {
             machine,
             counters: Counters::default(),
@@ -144,10 +162,9 @@ impl Lane {
             runtime: None,
         };
         Self {
+            provider: account.settings.provider,
             account,
-            home,
             pool: pool.into(),
-            provider,
             state: Mutex::new(state),
             changed: Notify::new(),
             idle: Notify::new(),
@@ -214,7 +231,7 @@ impl Lane {
             now,
         )?;
         let ticket = match submitted {
-            Submitted::Granted(grant) => return Ok(Turn::Granted(Some(Permit::new(self.clone(), grant)))),
+            Submitted::Granted(grant) => return Ok(Turn::Granted(Some(Held::new(self.clone(), grant)))),
             Submitted::Queued(ticket) => ticket,
         };
         let runtime = Handle::current();
@@ -230,20 +247,24 @@ impl Lane {
     }
 
     /// A permit if there is one now.
-    pub(crate) fn try_acquire(self: &Arc<Self>, ask: Ask) -> Result<Result<Permit, Forecast>, Refusal> {
+    pub(crate) fn try_acquire(self: &Arc<Self>, ask: Ask) -> Result<Result<Held, Forecast>, Refusal> {
         let granted = self.with(|machine| machine.try_submit(ask, clock::now()))?;
-        Ok(granted.map(|grant| Permit::new(self.clone(), grant)))
+        Ok(granted.map(|grant| Held::new(self.clone(), grant)))
     }
 
-    /// Takes what a failure says about the key and the account.
-    pub(crate) fn heard(&self, failure: &Failure, target: &Target) {
-        if let Some(home) = self.home.upgrade() {
-            home.heard(failure, target);
+    /// Tells those who wait to look for another lane. They keep their number in the order of arrival.
+    pub(crate) fn scatter(self: &Arc<Self>) {
+        self.scatter_those(|_| true);
+    }
+
+    /// As [`Lane::scatter`], for those who could go elsewhere.
+    pub(crate) fn scatter_movable(self: &Arc<Self>) {
+        if self.lock().movable {
+            self.scatter_those(|waiting| waiting.movable);
         }
     }
 
-    /// Tells those who wait and are like that to look for another lane. They keep their number in the order of arrival.
-    pub(crate) fn scatter(self: &Arc<Self>, who: impl Fn(&Waiting) -> bool) {
+    fn scatter_those(self: &Arc<Self>, who: impl Fn(&Waiting) -> bool) {
         let mut state = self.lock();
         let moved = state.machine.expel(who);
         // Until they have a place again, the lane is not idle.
@@ -252,11 +273,6 @@ impl Lane {
         for waiting in moved {
             drop(waiting.sender.send(Answer::LookAgain(BackingOff(self.clone()), None)));
         }
-    }
-
-    /// As [`Lane::scatter`], for those who could go elsewhere.
-    pub(crate) fn scatter_movable(self: &Arc<Self>) {
-        self.scatter(|waiting| waiting.movable);
     }
 
     /// Closes the books of a grant and, in the same step, takes what its failure says about the lane: whoever waits for
@@ -288,7 +304,7 @@ impl Lane {
             }
             let late_until = failure.wait.filter(|wait| *wait > WORTH_MOVING).map(|wait| now + wait);
             // Each of many failures under way says the same once more.
-            if state.movable && late_until > state.known_late_until.map(|known| known + WORTH_MOVING) {
+            if late_until > state.known_late_until.map(|known| known + WORTH_MOVING) {
                 state.known_late_until = late_until;
                 self.release(state);
                 self.scatter_movable();
@@ -364,7 +380,7 @@ impl Driver {
             let handed_out = !due.is_empty();
             for wake in due.drain(..) {
                 let (answer, waiting) = match wake {
-                    Wake::Granted(grant, waiting) => (Answer::Go(Permit::new(self.lane.clone(), grant)), waiting),
+                    Wake::Granted(grant, waiting) => (Answer::Go(Held::new(self.lane.clone(), grant)), waiting),
                     Wake::Refused(refusal, waiting) => (Answer::Refused(refusal), waiting),
                 };
                 drop(waiting.sender.send(answer));
@@ -400,7 +416,7 @@ impl Drop for Driver {
 /// A request that has a place in its lane, or was granted one at once. Dropping it gives up the place; nothing was spent.
 #[derive(Debug)]
 pub(crate) enum Turn {
-    Granted(Option<Permit>),
+    Granted(Option<Held>),
     Queued(Queued),
 }
 
@@ -430,7 +446,7 @@ impl Future for Turn {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut *self {
-            Turn::Granted(permit) => Poll::Ready(permit.take().map_or(Answer::Refused(Refusal::Closed), Answer::Go)),
+            Turn::Granted(held) => Poll::Ready(held.take().map_or(Answer::Refused(Refusal::Closed), Answer::Go)),
             Turn::Queued(queued) => {
                 let answer = ready!(Pin::new(&mut queued.answer).poll(context));
                 let place = queued.ticket.take();

@@ -37,57 +37,68 @@ use crate::target::Target;
 #[derive(Debug)]
 #[must_use = "dropping it gives the right to send back"]
 pub struct Permit {
+    held: Held,
+    target: Target,
+}
+
+/// What a lane granted. Its drop closes the books.
+#[derive(Debug)]
+pub(crate) struct Held {
     lane: Arc<Lane>,
     /// `None` once the books are closed.
     grant: Option<Grant>,
     sent: bool,
-    /// Where it goes. The lane that grants does not know it, so it is set right after.
-    target: Option<Arc<Target>>,
+}
+
+impl Held {
+    pub(crate) fn new(lane: Arc<Lane>, grant: Grant) -> Self {
+        Self { lane, grant: Some(grant), sent: false }
+    }
+
+    pub(crate) fn to(self, target: Target) -> Permit {
+        Permit { held: self, target }
+    }
+
+    pub(crate) fn ticket(&self) -> Option<Ticket> {
+        self.grant.as_ref().map(|grant| grant.ticket().clone())
+    }
+
+    fn finish(&mut self, end: End, answer: &Observation, heard: Heard<'_>) {
+        if let Some(grant) = self.grant.take() {
+            self.lane.conclude(grant, end, answer, heard);
+        }
+    }
 }
 
 impl Permit {
-    pub(crate) fn new(lane: Arc<Lane>, grant: Grant) -> Self {
-        Self { lane, grant: Some(grant), sent: false, target: None }
-    }
-
-    pub(crate) fn to(self, target: Arc<Target>) -> Self {
-        let mut permit = self;
-        permit.target = Some(target);
-        permit
-    }
-
     /// Where to send it: the account, the model, the key.
     pub fn target(&self) -> &Target {
-        self.target.as_ref().unwrap_or(Target::unknown())
-    }
-
-    pub(crate) fn shared_target(&self) -> Arc<Target> {
-        self.target.as_ref().unwrap_or(Target::unknown()).clone()
+        &self.target
     }
 
     pub(crate) fn lane(&self) -> &Arc<Lane> {
-        &self.lane
+        &self.held.lane
     }
 
     /// What was taken from the limits for it.
     pub fn charge(&self) -> Charge {
-        self.grant.as_ref().map_or(Charge::default(), |grant| grant.charge)
+        self.held.grant.as_ref().map_or(Charge::default(), |grant| grant.charge)
     }
 
     /// Says that the request is on its way: from now on a drop counts as used. Call it before the first byte is sent.
     pub fn sent(&mut self) {
-        self.sent = true;
+        self.held.sent = true;
     }
 
     /// Takes the rate-limit headers of an answer whose end is still to come, as a stream sends them at its beginning.
     pub fn observe(&mut self, headers: &HeaderMap) {
-        self.read(&providers::observe(self.lane.provider, headers, clock::wall()));
+        self.read(&providers::observe(self.held.lane.provider, headers, clock::wall()));
     }
 
     pub(crate) fn read(&mut self, answer: &Observation) {
-        self.sent = true;
-        if let Some(grant) = &self.grant {
-            self.lane.change(|machine| {
+        self.held.sent = true;
+        if let Some(grant) = &self.held.grant {
+            self.held.lane.change(|machine| {
                 machine.observe(grant, &answer.readings, clock::now());
                 machine.answered();
             });
@@ -96,7 +107,7 @@ impl Permit {
 
     #[cfg(feature = "client")]
     pub(crate) fn provider(&self) -> providers::Provider {
-        self.lane.provider
+        self.held.lane.provider
     }
 
     /// The request is done and used this much.
@@ -107,14 +118,14 @@ impl Permit {
     /// The request failed with this answer: the lane waits as long as it asks. The failure says what it means and
     /// whether trying again can help.
     pub fn failed(self, status: u16, headers: &HeaderMap, body: &[u8]) -> Failure {
-        let seen = providers::observe(self.lane.provider, headers, clock::wall());
-        let failure = providers::classify(self.lane.provider, status, &seen, body);
+        let seen = providers::observe(self.held.lane.provider, headers, clock::wall());
+        let failure = providers::classify(self.held.lane.provider, status, &seen, body);
         self.failed_as(&failure, &seen, DEFAULT_WAIT);
         failure
     }
 
     pub(crate) fn ticket(&self) -> Option<Ticket> {
-        self.grant.as_ref().map(|grant| grant.ticket().clone())
+        self.held.ticket()
     }
 
     /// The provider answered well; without usage the charge stands.
@@ -124,12 +135,12 @@ impl Permit {
             (_, Some(tokens)) => Some(Charge { tokens, ..charge }),
             (Some(usage), None) => Some(
                 // Where the provider does not correct its count, the gates give nothing back either (`Settlement::Never`).
-                providers::at_completion(self.lane.provider, &charge, &usage)
+                providers::at_completion(self.held.lane.provider, &charge, &usage)
                     .unwrap_or(Charge::tokens(usage.input_tokens, usage.output_tokens)),
             ),
             (None, None) => None,
         };
-        self.finish(used.map_or(End::Unknown, End::Used), answer, Heard::Answer);
+        self.held.finish(used.map_or(End::Unknown, End::Used), answer, Heard::Answer);
     }
 
     /// The provider answered with an error, or not at all. `default_wait` is how long a refused lane waits if the answer
@@ -138,26 +149,20 @@ impl Permit {
         let refused = failure.retry() == Retry::AfterLimit || failure.status == 429;
         let end = if refused { End::Refused } else { End::Unknown };
         // First, so that nobody gets what this gives back at an account that is of no use.
-        self.lane.heard(failure, self.target());
-        self.finish(end, answer, Heard::Failure(failure, default_wait));
+        self.target.heard(failure);
+        self.held.finish(end, answer, Heard::Failure(failure, default_wait));
     }
 
     /// Nothing reached the provider.
     pub(crate) fn unsent(mut self) {
-        self.finish(End::Unsent, &Observation::default(), Heard::Nothing);
-    }
-
-    fn finish(&mut self, end: End, answer: &Observation, heard: Heard<'_>) {
-        if let Some(grant) = self.grant.take() {
-            self.lane.conclude(grant, end, answer, heard);
-        }
+        self.held.finish(End::Unsent, &Observation::default(), Heard::Nothing);
     }
 }
 
 /// How long a lane waits after a refusal that does not say.
 pub(crate) const DEFAULT_WAIT: Duration = Duration::from_secs(1);
 
-impl Drop for Permit {
+impl Drop for Held {
     fn drop(&mut self) {
         let end = if self.sent { End::Unknown } else { End::Unsent };
         self.finish(end, &Observation::default(), Heard::Nothing);

@@ -6,21 +6,20 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use crate::account::AccountState;
+use smallvec::SmallVec;
+
 use crate::clock;
 use crate::cost::Charge;
 use crate::engine::{Ask, Forecast, Offer, Refusal, Ticket, Wish, choose, weight};
 use crate::lane::{Answer, BackingOff, Lane, Turn};
-use crate::permit::Permit;
-use crate::scheduler::Scheduler;
+use crate::permit::{Held, Permit};
 use crate::target::Target;
 
 /// A request with the lanes that it may go to.
 #[derive(Debug)]
 pub(crate) struct Route {
-    scheduler: Scheduler,
     /// Never empty, by rank.
-    candidates: Vec<Candidate>,
+    candidates: Candidates,
     /// Everything that is the same in every lane.
     ask: Ask,
     deadline: Option<Instant>,
@@ -35,11 +34,13 @@ enum Taken {
     Nothing(Option<BackingOff>),
 }
 
+/// Nearly always one, which needs no allocation then.
+pub(crate) type Candidates = SmallVec<[Candidate; 1]>;
+
 /// A lane that a request may go to.
 #[derive(Debug)]
 pub(crate) struct Candidate {
     pub(crate) rank: usize,
-    pub(crate) account: Arc<AccountState>,
     pub(crate) lane: Arc<Lane>,
     pub(crate) model: Cow<'static, str>,
     /// What the request takes there.
@@ -49,14 +50,8 @@ pub(crate) struct Candidate {
 }
 
 impl Candidate {
-    pub(crate) fn new(
-        rank: usize,
-        account: Arc<AccountState>,
-        lane: Arc<Lane>,
-        model: Cow<'static, str>,
-        charge: Charge,
-    ) -> Self {
-        Self { rank, account, lane, model, charge, held_until: None }
+    pub(crate) fn new(rank: usize, lane: Arc<Lane>, model: Cow<'static, str>, charge: Charge) -> Self {
+        Self { rank, lane, model, charge, held_until: None }
     }
 
     fn held_for(&self, now: Instant) -> Duration {
@@ -65,15 +60,9 @@ impl Candidate {
 }
 
 impl Route {
-    pub(crate) fn new(
-        scheduler: Scheduler,
-        candidates: Vec<Candidate>,
-        ask: Ask,
-        affinity: Option<Arc<str>>,
-        within: Duration,
-    ) -> Self {
+    pub(crate) fn new(candidates: Candidates, ask: Ask, affinity: Option<Arc<str>>, within: Duration) -> Self {
         let deadline = ask.deadline;
-        Self { scheduler, candidates, ask: Ask { deadline: None, ..ask }, deadline, affinity, within }
+        Self { candidates, ask: Ask { deadline: None, ..ask }, deadline, affinity, within }
     }
 
     pub(crate) fn candidates(&self) -> &[Candidate] {
@@ -109,7 +98,7 @@ impl Route {
         loop {
             let index = self.choose()?;
             let granted = self.candidates[index].lane.try_acquire(self.ask_for(index))?;
-            match granted.map(|permit| self.seat(index, permit)) {
+            match granted.map(|held| self.seat(index, held)) {
                 Ok(Some(permit)) => return Ok(Ok(permit)),
                 Ok(None) => {}
                 Err(forecast) => return Ok(Err(forecast)),
@@ -126,7 +115,7 @@ impl Route {
 
     /// Whether a retired key or account leaves anybody else.
     pub(crate) fn has_way(&self) -> bool {
-        self.candidates.iter().any(|candidate| candidate.account.is_in())
+        self.candidates.iter().any(|candidate| candidate.lane.account.is_in())
     }
 
     /// The place of the last attempt is taken again.
@@ -144,26 +133,24 @@ impl Route {
 
     /// The lane where the request would start first. All of them may be late.
     fn choose(&mut self) -> Result<usize, Refusal> {
+        if let [only] = &self.candidates[..] {
+            only.lane.account.welcome_back();
+            return only.lane.account.refusal().map_or(Ok(0), Err);
+        }
         let now = clock::now();
         let (mut offering, mut offers) = (Vec::new(), Vec::new());
         let mut refused = None;
-        for index in 0..self.candidates.len() {
-            let candidate = &self.candidates[index];
-            if candidate.account.welcome_back(now) {
-                self.scheduler.scatter();
-            }
-            if let Some(refusal) = candidate.account.refusal() {
+        for (index, candidate) in self.candidates.iter().enumerate() {
+            candidate.lane.account.welcome_back();
+            if let Some(refusal) = candidate.lane.account.refusal() {
                 refused.get_or_insert(refusal);
                 continue;
-            }
-            if self.candidates.len() == 1 {
-                return Ok(index);
             }
             self.ask.charge = candidate.charge;
             match candidate.lane.offer(&self.ask) {
                 Ok(offer) => {
                     let starts_in = offer.starts_in.max(candidate.held_for(now));
-                    let drawn = |key: &Arc<str>| weight(key, &candidate.account.name);
+                    let drawn = |key: &Arc<str>| weight(key, candidate.lane.account.settings.name());
                     let weight = self.affinity.as_ref().map_or(0, drawn);
                     offering.push(index);
                     offers.push(Offer { rank: candidate.rank, starts_in, weight, ..offer });
@@ -200,10 +187,10 @@ impl Route {
     fn take_place(&mut self) -> Result<(usize, Turn), Refusal> {
         loop {
             let index = self.choose()?;
-            let Candidate { account, lane, .. } = &self.candidates[index];
+            let lane = &self.candidates[index].lane;
             let turn = lane.enqueue(self.ask_for(index), self.candidates.len() > 1)?;
             // An account that left in between has told those who waited then, and not this one.
-            if account.is_in() {
+            if lane.account.is_in() {
                 return Ok((index, turn));
             }
         }
@@ -212,7 +199,7 @@ impl Route {
     /// What a lane's answer comes to.
     fn take(&mut self, index: usize, answer: Answer) -> Result<Taken, Refusal> {
         match answer {
-            Answer::Go(permit) => Ok(self.seat(index, permit).map_or(Taken::Nothing(None), Taken::Permit)),
+            Answer::Go(held) => Ok(self.seat(index, held).map_or(Taken::Nothing(None), Taken::Permit)),
             Answer::Refused(refusal) => Err(refusal),
             Answer::LookAgain(guard, ticket) => {
                 self.again(ticket);
@@ -222,24 +209,15 @@ impl Route {
     }
 
     /// Tells a permit where it goes. `None`, and everything given back, when its account went out of use meanwhile.
-    fn seat(&mut self, index: usize, permit: Permit) -> Option<Permit> {
-        let Candidate { rank, account, lane, model, .. } = &self.candidates[index];
-        let key = account.key(self.affinity.as_deref());
-        if !account.is_in() || (key.is_none() && account.has_keys()) {
-            self.ask.again = permit.ticket();
+    fn seat(&mut self, index: usize, held: Held) -> Option<Permit> {
+        let Candidate { rank, lane, model, .. } = &self.candidates[index];
+        let account = &lane.account;
+        let key = account.turn(self.affinity.as_deref());
+        if !account.is_in() || (key.is_none() && !account.keys().is_empty()) {
+            self.ask.again = held.ticket();
             return None;
         }
-        let (key_index, key) = key.unzip();
-        let target = Target {
-            provider: lane.provider,
-            account: account.name.clone(),
-            model: model.clone(),
-            base_url: account.base_url.clone(),
-            key,
-            rank: *rank,
-            key_index,
-        };
-        Some(permit.to(Arc::new(target)))
+        Some(held.to(Target::new(account.clone(), model.clone(), *rank, key)))
     }
 }
 

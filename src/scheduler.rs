@@ -16,7 +16,7 @@ use crate::engine::{Ask, Forecast, Gates, LaneStatus, Machine, RetryPolicy, Sett
 use crate::error::{AcquireError, Error, TryAcquireError};
 use crate::event::{Event, Listener};
 use crate::inspect;
-use crate::lane::{Counters, Lane};
+use crate::lane::{Counters, Lane, Lanes};
 use crate::permit::{DEFAULT_WAIT, Permit};
 use crate::providers::{self, Failure, Provider, Retry};
 use crate::request::{Request, Size};
@@ -47,6 +47,7 @@ pub struct Scheduler {
 #[derive(Debug)]
 struct Inner {
     accounts: Vec<Arc<AccountState>>,
+    lanes: Arc<Lanes>,
     config: Config,
     closed: AtomicBool,
     /// Seeds of the jitter: one for each request.
@@ -146,10 +147,13 @@ impl Builder {
             config.accounts = accounts;
         }
         config.validate()?;
-        let accounts = config.accounts.iter().map(|account| AccountState::new(account, listener.clone()).map(Arc::new));
+        let lanes = Arc::new(Lanes::new(config.accounts.len()));
+        let accounts = (0..config.accounts.len())
+            .map(|index| AccountState::new(index, &config, Arc::downgrade(&lanes), listener.clone()).map(Arc::new));
         Ok(Scheduler {
             inner: Arc::new(Inner {
                 accounts: accounts.collect::<Result<_, _>>()?,
+                lanes,
                 closed: AtomicBool::new(false),
                 seeds: AtomicU64::new(fastrand::u64(..)),
                 arrivals: AtomicU64::new(0),
@@ -271,7 +275,7 @@ impl Scheduler {
 
     /// Changes the limits of a model's lane of the first account while it runs; see [`Scheduler::set_account_limits`].
     pub fn set_limits(&self, model: &str, limits: impl IntoIterator<Item = Limit>) {
-        self.set_limits_at(&self.inner.accounts[0], 0, model, limits);
+        self.set_limits_at(&self.inner.accounts[0], model, limits);
     }
 
     /// Changes the limits of a model's lane while it runs. What was spent stays spent; limits that are not named are gone.
@@ -284,15 +288,14 @@ impl Scheduler {
         model: &str,
         limits: impl IntoIterator<Item = Limit>,
     ) -> Result<(), AcquireError> {
-        let (index, account) = self.account_named(account)?;
-        self.set_limits_at(account, index, model, limits);
+        self.set_limits_at(self.account_named(account)?, model, limits);
         Ok(())
     }
 
     /// Every lane that was used so far, with its limits, queue and books.
     pub fn snapshot(&self) -> Snapshot {
         let now = clock::now();
-        let mut lanes: Vec<_> = self.lanes().iter().map(|lane| self.look_at(lane, now)).collect();
+        let mut lanes: Vec<_> = self.inner.lanes.all().iter().map(|lane| self.look_at(lane, now)).collect();
         lanes.sort_by(|a, b| (&a.account, &a.pool).cmp(&(&b.account, &b.pool)));
         Snapshot { lanes }
     }
@@ -308,7 +311,7 @@ impl Scheduler {
     /// # Ok::<(), tollgate::ConfigError>(())
     /// ```
     pub fn lane_of(&self, model: &str) -> LaneSnapshot {
-        let lane = self.lane(&self.inner.accounts[0], 0, model);
+        let lane = self.lane(&self.inner.accounts[0], model);
         self.look_at(&lane, clock::now())
     }
 
@@ -318,20 +321,13 @@ impl Scheduler {
     /// # Errors
     /// When no account has that name.
     pub fn restore(&self, account: &str) -> Result<(), AcquireError> {
-        if self.account_named(account)?.1.restore() {
-            self.scatter();
-        }
+        self.account_named(account)?.restore();
         Ok(())
-    }
-
-    /// Lets everybody look again who waits and could go elsewhere.
-    pub(crate) fn scatter(&self) {
-        self.lanes().iter().for_each(Lane::scatter_movable);
     }
 
     fn look_at(&self, lane: &Lane, now: Instant) -> LaneSnapshot {
         LaneSnapshot {
-            account: self.inner.accounts[lane.account].settings.name().to_owned(),
+            account: lane.account.settings.name().to_owned(),
             pool: lane.pool.to_string(),
             status: lane.with(|machine| machine.status(now)),
             counters: lane.counters(),
@@ -341,7 +337,7 @@ impl Scheduler {
     /// Takes no new requests from now on. Those that wait and those under way go on, retries included.
     pub fn close(&self) {
         self.inner.closed.store(true, Relaxed);
-        for lane in self.lanes() {
+        for lane in self.inner.lanes.all() {
             lane.with(Machine::close);
         }
     }
@@ -352,7 +348,7 @@ impl Scheduler {
     /// Dropping the future stops the waiting; the scheduler stays closed.
     pub async fn drain(&self) {
         self.close();
-        let lanes = self.lanes();
+        let lanes = self.inner.lanes.all();
         // Work may move from a lane that is not idle yet to one that was.
         while !lanes.iter().all(|lane| lane.is_idle()) {
             for lane in &lanes {
@@ -389,8 +385,8 @@ impl Scheduler {
                 Err(reason) => return refused(reason.into(), attempts, last),
             };
             attempts += 1;
-            let target = permit.shared_target();
-            let attempt = Attempt::new(attempts, target.clone());
+            let attempt = Attempt::new(attempts, permit.target().clone());
+            let target = attempt.target();
             permit.sent();
             let result = call(attempt.clone()).await;
             let (result, transport) = inspect::read(result, &attempt).await;
@@ -398,7 +394,7 @@ impl Scheduler {
 
             let failure = match (facts.status, &transport) {
                 (Some(status), _) if status >= 400 => {
-                    Some(providers::classify(target.provider, status, &facts.answer, &facts.error_body))
+                    Some(providers::classify(target.provider(), status, &facts.answer, &facts.error_body))
                 }
                 (_, Some(transport)) => Some(transport.failure()),
                 _ => None,
@@ -429,7 +425,7 @@ impl Scheduler {
                 Some(pause) => {
                     // A wait that the provider names holds the whole lane; only without one does the request wait by itself.
                     let own = if retry == Retry::Backoff && failure.wait.is_none() { pause } else { Duration::ZERO };
-                    route.hold(target.rank, own.max(lane.retry(retry)));
+                    route.hold(target.rank(), own.max(lane.retry(retry)));
                 }
                 None if retires && route.has_way() => {}
                 None => {
@@ -469,62 +465,53 @@ impl Scheduler {
             again: None,
             arrival: Some(self.inner.arrivals.fetch_add(1, Relaxed)),
         };
-        let candidates = self.accounts_of(request)?.map(|(index, account)| {
-            let lane = self.lane(account, index, &request.model);
+        let candidates = self.accounts_of(request)?.map(|account| {
+            let lane = self.lane(account, &request.model);
             let charge = providers::at_admission(lane.provider, estimate, self.inner.config.predicted_output);
-            Candidate::new(0, account.clone(), lane, request.model.clone(), charge)
+            Candidate::new(0, lane, request.model.clone(), charge)
         });
-        Ok(Route::new(self.clone(), candidates.collect(), ask, request.affinity.clone(), request.affinity_within))
+        Ok(Route::new(candidates.collect(), ask, request.affinity.clone(), request.affinity_within))
     }
 
     /// The accounts that a request may go by: the one that it names, or a group.
-    fn accounts_of(
-        &self,
-        request: &Request,
-    ) -> Result<impl Iterator<Item = (usize, &Arc<AccountState>)>, AcquireError> {
+    fn accounts_of(&self, request: &Request) -> Result<impl Iterator<Item = &Arc<AccountState>>, AcquireError> {
         let accounts = &self.inner.accounts;
-        let (first, alone) = match &request.account {
-            None => (0, false),
-            Some(name) => {
-                let of_group = accounts.iter().position(|account| account.settings.group.as_deref() == Some(name));
-                match of_group {
-                    Some(first) => (first, false),
-                    None => (self.account_named(name)?.0, true),
-                }
-            }
+        let (first, alone) = match request.account.as_deref() {
+            None => (&accounts[0], false),
+            Some(name) => match accounts.iter().find(|account| account.settings.group.as_deref() == Some(name)) {
+                Some(first) => (first, false),
+                None => (self.account_named(name)?, true),
+            },
         };
-        let settings = &accounts[first].settings;
-        let serves = move |index: usize, other: &AccountState| {
-            index == first || (!alone && settings.is_of_one_group(&other.settings))
-        };
-        Ok(accounts.iter().enumerate().filter(move |(index, account)| serves(*index, account)))
+        let (index, group) = (first.index, first.group);
+        Ok(accounts.iter().filter(move |account| if alone { account.index == index } else { account.group == group }))
     }
 
-    fn account_named(&self, name: &str) -> Result<(usize, &Arc<AccountState>), AcquireError> {
-        let mut accounts = self.inner.accounts.iter().enumerate();
-        accounts.find(|(_, account)| account.settings.name() == name).ok_or_else(|| {
-            let known: Vec<_> = self.inner.accounts.iter().map(|account| account.settings.name()).collect();
+    fn account_named(&self, name: &str) -> Result<&Arc<AccountState>, AcquireError> {
+        let accounts = &self.inner.accounts;
+        accounts.iter().find(|account| account.settings.name() == name).ok_or_else(|| {
+            let known: Vec<_> = accounts.iter().map(|account| account.settings.name()).collect();
             AcquireError::UnknownAccount { name: name.to_owned(), known: known.join(", ") }
         })
     }
 
-    fn lane(&self, account: &Arc<AccountState>, index: usize, model: &str) -> Arc<Lane> {
-        if let Some(lane) = account.lanes.get(model) {
+    fn lane(&self, account: &Arc<AccountState>, model: &str) -> Arc<Lane> {
+        let lanes = self.inner.lanes.by_model(account.index);
+        if let Some(lane) = lanes.get(model) {
             return lane.clone();
         }
         let pool = account.settings.pool_of(model);
         // The pool's own entry makes its models meet in one lane, whichever comes first. The guard ends with the statement:
         // another insert under it would wait for itself.
-        let lane = Arc::clone(
-            &account.lanes.entry(pool.into()).or_insert_with(|| Arc::new(self.new_lane(account, index, model, pool))),
-        );
+        let lane =
+            Arc::clone(&lanes.entry(pool.into()).or_insert_with(|| Arc::new(self.new_lane(account, model, pool))));
         if pool != model {
-            account.lanes.insert(model.into(), lane.clone());
+            lanes.insert(model.into(), lane.clone());
         }
         lane
     }
 
-    fn new_lane(&self, account: &Arc<AccountState>, index: usize, model: &str, pool: &str) -> Lane {
+    fn new_lane(&self, account: &Arc<AccountState>, model: &str, pool: &str) -> Lane {
         let config = &self.inner.config;
         let provider = account.settings.provider;
         let mut gates = Gates::new(settlement(provider), config.jitter_margin);
@@ -536,28 +523,12 @@ impl Scheduler {
         if self.inner.closed.load(Relaxed) {
             machine.close();
         }
-        Lane::new(index, Arc::downgrade(account), pool, provider, machine)
+        Lane::new(account.clone(), pool, machine)
     }
 
-    fn set_limits_at(
-        &self,
-        account: &Arc<AccountState>,
-        index: usize,
-        model: &str,
-        limits: impl IntoIterator<Item = Limit>,
-    ) {
+    fn set_limits_at(&self, account: &Arc<AccountState>, model: &str, limits: impl IntoIterator<Item = Limit>) {
         let limits: Vec<_> = limits.into_iter().map(|limit| (limit, Source::Configured)).collect();
-        self.lane(account, index, model).change(|machine| machine.set_limits(&limits, clock::now()));
-    }
-
-    fn lanes(&self) -> Vec<Arc<Lane>> {
-        let mut lanes = Vec::new();
-        for account in &self.inner.accounts {
-            for lane in account.lanes.iter().filter(|lane| **lane.key() == *lane.value().pool) {
-                lanes.push(lane.value().clone());
-            }
-        }
-        lanes
+        self.lane(account, model).change(|machine| machine.set_limits(&limits, clock::now()));
     }
 }
 

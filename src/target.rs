@@ -1,49 +1,58 @@
 //! Where an attempt goes.
 
 use std::borrow::Cow;
-use std::sync::{Arc, LazyLock};
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::account::AccountState;
 use crate::clock;
 use crate::engine::Member;
 use crate::providers::{self, Failure, Provider, Retirement, Scope};
 use crate::secret::Secret;
 
 /// Where one attempt goes, and so who answers it.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
+#[derive(Clone)]
 pub struct Target {
-    /// The account's provider.
-    pub provider: Provider,
-    /// The account's name.
-    pub account: Arc<str>,
-    /// The model to ask: the request's own, unless a fallback took over.
-    pub model: Cow<'static, str>,
-    /// Where the account's API is, `/v1` included, if that is known.
-    pub base_url: Option<Arc<str>>,
-    /// The API key to use, if the account has keys.
-    pub key: Option<Secret>,
-    /// 0 for the accounts that serve the model itself, then the fallbacks one after another.
-    pub rank: usize,
-    /// The key's position in its account.
-    pub(crate) key_index: Option<usize>,
+    account: Arc<AccountState>,
+    model: Cow<'static, str>,
+    rank: usize,
+    key: Option<usize>,
 }
 
 impl Target {
-    /// What a permit shows before it was told.
-    pub(crate) fn unknown() -> &'static Arc<Self> {
-        static UNKNOWN: LazyLock<Arc<Target>> = LazyLock::new(|| {
-            Arc::new(Target {
-                provider: Provider::default(),
-                account: "".into(),
-                model: Cow::Borrowed(""),
-                base_url: None,
-                key: None,
-                rank: 0,
-                key_index: None,
-            })
-        });
-        &UNKNOWN
+    pub(crate) fn new(account: Arc<AccountState>, model: Cow<'static, str>, rank: usize, key: Option<usize>) -> Self {
+        Self { account, model, rank, key }
+    }
+
+    /// The account's provider.
+    pub fn provider(&self) -> Provider {
+        self.account.settings.provider
+    }
+
+    /// The account's name.
+    pub fn account(&self) -> &str {
+        self.account.settings.name()
+    }
+
+    /// Where the account's API is, `/v1` included and without a slash at the end, if that is known.
+    pub fn base_url(&self) -> Option<&str> {
+        self.account.settings.address()
+    }
+
+    /// The API key to use, if the account has keys.
+    pub fn key(&self) -> Option<&Secret> {
+        self.account.keys().get(self.key?)
+    }
+
+    /// The model to ask: the request's own, unless a fallback took over.
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+
+    /// 0 for the accounts that serve the model itself, then the fallbacks one after another.
+    pub fn rank(&self) -> usize {
+        self.rank
     }
 
     /// Who of its account is of no use after a call there failed like that, and for how long.
@@ -52,8 +61,27 @@ impl Target {
         let member = match scope {
             Scope::Account => Member::Account,
             // Without, the call brought a key of its own, which says nothing about the account.
-            Scope::Key => Member::Key(self.key_index?),
+            Scope::Key => Member::Key(self.key?),
         };
         Some((member, back_in))
+    }
+
+    /// Takes the key or the account out, if that is what the failure says.
+    pub(crate) fn heard(&self, failure: &Failure) {
+        if let Some((member, back_in)) = self.retired_by(failure) {
+            self.account.retire(member, failure, back_in);
+        }
+    }
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { account: _, model, rank, key } = self;
+        f.debug_struct("Target")
+            .field("account", &self.account())
+            .field("model", model)
+            .field("rank", rank)
+            .field("key", key)
+            .finish_non_exhaustive()
     }
 }

@@ -80,7 +80,7 @@ async fn a_request_goes_to_the_account_where_it_would_start_first() {
     let start = Instant::now();
     for waiter in waiting {
         let permit = waiter.await.unwrap();
-        *went.entry(permit.target().account.to_string()).or_default() += 1;
+        *went.entry(permit.target().account().to_owned()).or_default() += 1;
         permit.settle(Usage::new(600, 0));
     }
     // 66,000 at once and 66,000 at 1,100 a second.
@@ -253,25 +253,25 @@ async fn affinity_keeps_account_and_key_until_it_costs_too_much() {
     first.settle(Usage::new(1_000, 0));
     for _ in 0..20 {
         let permit = scheduler.acquire(same()).await.unwrap();
-        assert_eq!(permit.target().key, home.key);
+        assert_eq!(permit.target().key(), home.key());
         permit.settle(Usage::new(1_000, 0));
     }
     // Its home is used up: the next thousand starts in half a second.
     for _ in 0..38 {
-        let permit = scheduler.acquire(request(1_000).account(home.account.clone())).await.unwrap();
+        let permit = scheduler.acquire(request(1_000).account(home.account().to_owned())).await.unwrap();
         permit.settle(Usage::new(1_000, 0));
     }
     let elsewhere = scheduler.acquire(same().affinity_within(SECOND / 4)).await.unwrap();
-    assert_ne!(elsewhere.target().account, home.account);
+    assert_ne!(elsewhere.target().account(), home.account());
     let patient = scheduler.acquire(same()).await.unwrap();
-    assert_eq!(patient.target().key, home.key);
+    assert_eq!(patient.target().key(), home.key());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_named_account_or_group_is_not_left() {
     let (scheduler, _) = noted([account("a", 60), account("b", 60_000), account("c", 60_000).group("others")]);
     let target =
-        async |request: Request| scheduler.acquire(request).await.map(|permit| permit.target().account.clone());
+        async |request: Request| scheduler.acquire(request).await.map(|permit| permit.target().account().to_owned());
     assert_eq!(&*target(request(60).account("a")).await.unwrap(), "a");
     assert!(target(request(61).account("a")).await.is_err(), "too large for it");
     assert_eq!(&*target(request(61)).await.unwrap(), "b", "but not for its group");
