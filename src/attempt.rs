@@ -6,7 +6,7 @@ use http::HeaderMap;
 
 use crate::clock;
 use crate::cost::Usage;
-use crate::providers::{self, Failure, Observation, Provider};
+use crate::providers::{self, Adapted, Failure, Observation, Provider, Unfit};
 use crate::secret::Secret;
 use crate::target::Target;
 
@@ -52,6 +52,10 @@ pub(crate) struct Facts {
     pub(crate) answer: Observation,
     pub(crate) error_body: Vec<u8>,
     pub(crate) usage: Option<Usage>,
+    /// The model does not take the request, so that nothing was sent.
+    pub(crate) unfit: Option<Unfit>,
+    /// What the model did not get of the request.
+    pub(crate) dropped: Vec<String>,
 }
 
 impl Attempt {
@@ -92,6 +96,26 @@ impl Attempt {
     /// Where the account's API is, `/v1` included, if that is known.
     pub fn base_url(&self) -> Option<&str> {
         self.0.target.base_url()
+    }
+
+    /// The request's body as the attempt's model takes it: as it is, unless a fallback took over. On an error return from the
+    /// closure with any error: nothing was sent, and the request goes elsewhere, if it can.
+    ///
+    /// # Errors
+    /// When the model does not take it; see [`Fallback::unsupported`](crate::Fallback::unsupported).
+    pub fn body(&self, body: &serde_json::Value) -> Result<serde_json::Value, Unfit> {
+        let adapted = self.target().adapt(body);
+        let mut facts = self.lock();
+        match adapted {
+            Ok(Adapted { body, dropped, .. }) => {
+                facts.dropped = dropped;
+                Ok(body)
+            }
+            Err(unfit) => {
+                facts.unfit = Some(unfit.clone());
+                Err(unfit)
+            }
+        }
     }
 
     /// Hands over status and headers of the answer, also of an error.

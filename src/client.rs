@@ -12,10 +12,11 @@ use crate::attempt::Attempt;
 use crate::config::{Config, ConfigError};
 use crate::cost::Usage;
 use crate::error::Error;
-use crate::providers::{Failure, Provider};
+use crate::providers::{Failure, Provider, Unfit};
 use crate::request::Request;
 use crate::scheduler::{Answered, Ended, Scheduler};
 use crate::stream::ChatStream;
+use crate::target::Target;
 
 /// Why a call of the built-in client failed.
 #[derive(Debug, ThisError)]
@@ -46,6 +47,11 @@ pub struct Reply {
     pub request_id: Option<String>,
     /// Attempts it took.
     pub attempts: u32,
+    /// Who answered: the account and the model.
+    pub target: Target,
+    /// What a fallback's model did not get of the request, e.g. `logprobs`; see
+    /// [`Fallback::unsupported`](crate::Fallback::unsupported).
+    pub dropped: Vec<String>,
 }
 
 impl Reply {
@@ -86,6 +92,11 @@ impl Http {
     }
 
     fn post(&self, attempt: &Attempt, path: &str, body: Bytes) -> reqwest::RequestBuilder {
+        let body = match adapted(attempt, body) {
+            Ok(body) => body,
+            // No address: it fails before it is sent, and the attempt knows why.
+            Err(_) => return self.0.post(""),
+        };
         let url = format!("{}{path}", attempt.base_url().unwrap_or_default());
         let mut call = self.0.post(url).header(CONTENT_TYPE, "application/json").body(body);
         if let Some(key) = attempt.key().map(|key| key.expose()) {
@@ -104,6 +115,15 @@ impl Http {
         }
         call
     }
+}
+
+/// The body as the attempt's model takes it. The request's own model gets it as it is, byte for byte.
+fn adapted(attempt: &Attempt, body: Bytes) -> Result<Bytes, Unfit> {
+    if attempt.target().rank() == 0 {
+        return Ok(body);
+    }
+    let body = attempt.body(&serde_json::from_slice(&body).unwrap_or_default())?;
+    Ok(body.to_string().into())
 }
 
 fn is_loopback(url: &str) -> bool {
@@ -157,11 +177,13 @@ impl Scheduler {
     ) -> Result<Reply, Error<ClientError>> {
         let answered = self.make(request, path, body.into()).await?;
         let Answered { value, permit, facts, attempts } = answered;
+        let target = permit.target().clone();
         permit.answered(facts.usage, &facts.answer);
         let status = value.status().as_u16();
         let transport = |error| Error::Call { error: ClientError::Transport(error), attempts, failure: None };
         let body = value.bytes().await.map_err(transport)?;
-        Ok(Reply { status, body, usage: facts.usage, request_id: facts.answer.request_id, attempts })
+        let (usage, request_id, dropped) = (facts.usage, facts.answer.request_id, facts.dropped);
+        Ok(Reply { status, body, usage, request_id, attempts, target, dropped })
     }
 
     /// A chat completion that arrives in pieces. `body` must say `"stream": true`; it is sent as it is.
@@ -176,7 +198,7 @@ impl Scheduler {
         Ok(ChatStream::new(answered.value, answered.permit, answered.facts))
     }
 
-    /// The HTTP request that the built-in client makes for `attempt`: `body` as it is, to `path` below the account's base
+    /// The HTTP request that the built-in client makes for `attempt`: `body` as it is, or as a fallback's model takes it, to `path` below the account's base
     /// URL, with the key in the provider's own header. For a [`submit`](Scheduler::submit) closure that wants to do something
     /// before each attempt, or to add headers of its own.
     ///

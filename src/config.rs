@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use crate::cost::{DAY, Dimension, Limit, Shape};
 use crate::engine::{RetryPolicy, Source, seconds};
+use crate::fallback::Fallback;
 use crate::providers::{self, Provider};
 use crate::secret::Secret;
 
@@ -40,6 +41,9 @@ pub struct Config {
     /// OpenAI account without key and limits.
     #[serde(rename = "account")]
     pub accounts: Vec<Account>,
+    /// Who answers instead of a model that is out of use, failing or late. Default: nobody.
+    #[serde(rename = "fallback")]
+    pub fallbacks: Vec<Fallback>,
     /// How failed attempts are repeated.
     pub retry: RetryPolicy,
     /// Turns of tenants that differ from 1.
@@ -64,6 +68,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             accounts: vec![Account::default()],
+            fallbacks: Vec::new(),
             retry: RetryPolicy::default(),
             tenants: BTreeMap::new(),
             max_waiting: 1_000_000,
@@ -124,6 +129,18 @@ impl Config {
         }
         if self.accounts.is_empty() {
             return Err(ConfigError::NoAccount);
+        }
+        let mut chains = std::collections::HashSet::new();
+        for Fallback { model, routes, .. } in &self.fallbacks {
+            if routes.is_empty() || !chains.insert(model) {
+                return Err(ConfigError::Fallback { model: model.clone() });
+            }
+            let known = |name: &str| {
+                self.accounts.iter().any(|account| account.name() == name || account.group.as_deref() == Some(name))
+            };
+            if let Some(route) = routes.iter().find(|route| !known(&route.account)) {
+                return Err(ConfigError::UnknownRoute { model: model.clone(), account: route.account.clone() });
+            }
         }
         if self.retry.max_attempts == 0 {
             return Err(ConfigError::NoAttempts);
@@ -485,6 +502,20 @@ pub enum ConfigError {
     GroupIsAccount {
         /// The name.
         name: String,
+    },
+    /// A fallback chain leads nowhere, or a model has two of them.
+    #[error("model {model}: one fallback with at least one route is needed; put all routes into one [[fallback]]")]
+    Fallback {
+        /// The model.
+        model: String,
+    },
+    /// A fallback chain names what does not exist.
+    #[error("the fallback of {model} names the account {account}, which does not exist; add it or correct the name")]
+    UnknownRoute {
+        /// The model.
+        model: String,
+        /// The name.
+        account: String,
     },
     /// There is no account.
     #[error("there is no account; add an [[account]]")]

@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use crate::engine::Refusal;
-use crate::providers::Failure;
+use crate::providers::{Failure, Unfit};
 
 /// Why a request was not taken: nothing was sent and nothing spent.
 #[derive(Clone, Debug, Error)]
@@ -20,6 +20,9 @@ pub enum AcquireError {
         /// What there is.
         known: String,
     },
+    /// Only a fallback could answer, and it does not take the request.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
     /// The body names no model, so that its limits are unknown.
     #[error("the request names no model; its limits depend on it")]
     NoModel,

@@ -11,6 +11,7 @@ mod cost;
 pub mod engine;
 mod error;
 mod event;
+mod fallback;
 #[cfg_attr(not(feature = "client"), path = "inspect_off.rs")]
 mod inspect;
 mod lane;
@@ -35,9 +36,10 @@ pub use cost::{Charge, DAY, Dimension, Estimate, Limit, MINUTE, SECOND, Shape, U
 pub use engine::{Forecast, Priority, Refusal, RetryPolicy};
 pub use error::{AcquireError, Error, TryAcquireError};
 pub use event::Event;
+pub use fallback::{Fallback, FallbackRoute};
 pub use lane::Counters;
 pub use permit::Permit;
-pub use providers::{Class, Failure, Provider};
+pub use providers::{Class, Failure, Provider, Unfit, Unsupported};
 pub use request::Request;
 pub use route::Waiter;
 pub use scheduler::{Builder, LaneSnapshot, Scheduler, Snapshot};

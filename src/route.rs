@@ -1,6 +1,5 @@
 //! One request's way to a permit: from lane to lane, until one lets it go.
 
-use std::borrow::Cow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -13,7 +12,7 @@ use crate::cost::Charge;
 use crate::engine::{Ask, Forecast, Offer, Refusal, Ticket, Wish, choose, weight};
 use crate::lane::{Answer, BackingOff, Lane, Turn};
 use crate::permit::{Held, Permit};
-use crate::target::Target;
+use crate::target::{Model, Target};
 
 /// A request with the lanes that it may go to.
 #[derive(Debug)]
@@ -25,6 +24,8 @@ pub(crate) struct Route {
     deadline: Option<Instant>,
     affinity: Option<Arc<str>>,
     within: Duration,
+    /// How much earlier a fallback must start.
+    margin: Duration,
 }
 
 /// What came of waiting in a lane.
@@ -40,18 +41,19 @@ pub(crate) type Candidates = SmallVec<[Candidate; 1]>;
 /// A lane that a request may go to.
 #[derive(Debug)]
 pub(crate) struct Candidate {
-    pub(crate) rank: usize,
     pub(crate) lane: Arc<Lane>,
-    pub(crate) model: Cow<'static, str>,
+    pub(crate) model: Model,
     /// What the request takes there.
     pub(crate) charge: Charge,
     /// The request's own pause after a failure there.
     held_until: Option<Instant>,
+    /// It failed there by the provider's fault.
+    troubled: bool,
 }
 
 impl Candidate {
-    pub(crate) fn new(rank: usize, lane: Arc<Lane>, model: Cow<'static, str>, charge: Charge) -> Self {
-        Self { rank, lane, model, charge, held_until: None }
+    pub(crate) fn new(lane: Arc<Lane>, model: Model, charge: Charge) -> Self {
+        Self { lane, model, charge, held_until: None, troubled: false }
     }
 
     fn held_for(&self, now: Instant) -> Duration {
@@ -62,7 +64,14 @@ impl Candidate {
 impl Route {
     pub(crate) fn new(candidates: Candidates, ask: Ask, affinity: Option<Arc<str>>, within: Duration) -> Self {
         let deadline = ask.deadline;
-        Self { candidates, ask: Ask { deadline: None, ..ask }, deadline, affinity, within }
+        let ask = Ask { deadline: None, ..ask };
+        Self { candidates, ask, deadline, affinity, within, margin: Duration::ZERO }
+    }
+
+    /// Lets it go elsewhere when it would start there earlier by more than `margin`.
+    pub(crate) fn or(&mut self, candidates: impl Iterator<Item = Candidate>, margin: Duration) {
+        self.candidates.extend(candidates);
+        self.margin = margin;
     }
 
     pub(crate) fn candidates(&self) -> &[Candidate] {
@@ -113,7 +122,12 @@ impl Route {
         self.candidates[index].lane.with(|machine| machine.try_forecast(&ask, clock::now()))
     }
 
-    /// Whether a retired key or account leaves anybody else.
+    /// The request does not go to this rank again.
+    pub(crate) fn strike(&mut self, rank: usize) {
+        self.candidates.retain(|candidate| candidate.model.rank() != rank);
+    }
+
+    /// Whether a retired key or account, or a struck rank, leaves anybody else.
     pub(crate) fn has_way(&self) -> bool {
         self.candidates.iter().any(|candidate| candidate.lane.account.is_in())
     }
@@ -123,11 +137,11 @@ impl Route {
         self.ask.again = ticket.or(self.ask.again.take());
     }
 
-    /// The request itself pauses before it goes to this rank again.
-    pub(crate) fn hold(&mut self, rank: usize, pause: Duration) {
+    /// The request itself pauses before it goes to this rank again. `troubled` says that its provider failed.
+    pub(crate) fn hold(&mut self, rank: usize, pause: Duration, troubled: bool) {
         let until = clock::now().checked_add(pause).filter(|_| !pause.is_zero());
-        for candidate in self.candidates.iter_mut().filter(|candidate| candidate.rank == rank) {
-            candidate.held_until = until;
+        for candidate in self.candidates.iter_mut().filter(|candidate| candidate.model.rank() == rank) {
+            (candidate.held_until, candidate.troubled) = (until, troubled);
         }
     }
 
@@ -153,14 +167,15 @@ impl Route {
                     let drawn = |key: &Arc<str>| weight(key, candidate.lane.account.settings.name());
                     let weight = self.affinity.as_ref().map_or(0, drawn);
                     offering.push(index);
-                    offers.push(Offer { rank: candidate.rank, starts_in, weight, ..offer });
+                    let (rank, troubled) = (candidate.model.rank(), candidate.troubled);
+                    offers.push(Offer { rank, starts_in, troubled, weight, ..offer });
                 }
                 Err(refusal) => drop(refused.get_or_insert(refusal)),
             }
         }
         let wish = Wish {
             patience: self.deadline.map(|deadline| deadline.saturating_duration_since(now)),
-            margin: Duration::ZERO,
+            margin: self.margin,
             within: self.affinity.is_some().then_some(self.within),
             turn: self.ask.arrival.unwrap_or_default() as usize,
         };
@@ -210,14 +225,14 @@ impl Route {
 
     /// Tells a permit where it goes. `None`, and everything given back, when its account went out of use meanwhile.
     fn seat(&mut self, index: usize, held: Held) -> Option<Permit> {
-        let Candidate { rank, lane, model, .. } = &self.candidates[index];
+        let Candidate { lane, model, .. } = &self.candidates[index];
         let account = &lane.account;
         let key = account.turn(self.affinity.as_deref());
         if !account.is_in() || (key.is_none() && !account.keys().is_empty()) {
             self.ask.again = held.ticket();
             return None;
         }
-        Some(held.to(Target::new(account.clone(), model.clone(), *rank, key)))
+        Some(held.to(Target::new(account.clone(), model.clone(), key)))
     }
 }
 

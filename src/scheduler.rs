@@ -15,12 +15,14 @@ use crate::cost::{Charge, Estimate, Limit};
 use crate::engine::{Ask, Forecast, Gates, LaneStatus, Machine, RetryPolicy, Settlement, Source};
 use crate::error::{AcquireError, Error, TryAcquireError};
 use crate::event::{Event, Listener};
+use crate::fallback::Fallback;
 use crate::inspect;
 use crate::lane::{Counters, Lane, Lanes};
 use crate::permit::{DEFAULT_WAIT, Permit};
 use crate::providers::{self, Failure, Provider, Retry};
 use crate::request::{Request, Size};
 use crate::route::{Candidate, Route, Waiter};
+use crate::target::{Model, Step};
 
 /// Schedules calls so that the limits of their accounts are used to the full and never broken.
 ///
@@ -48,6 +50,7 @@ pub struct Scheduler {
 struct Inner {
     accounts: Vec<Arc<AccountState>>,
     lanes: Arc<Lanes>,
+    chains: Vec<Chain>,
     config: Config,
     closed: AtomicBool,
     /// Seeds of the jitter: one for each request.
@@ -56,6 +59,22 @@ struct Inner {
     arrivals: AtomicU64,
     #[cfg(feature = "client")]
     http: crate::client::Http,
+}
+
+/// A fallback chain.
+#[derive(Debug)]
+struct Chain {
+    model: String,
+    margin: Duration,
+    steps: Vec<Arc<Step>>,
+}
+
+impl From<&Fallback> for Chain {
+    fn from(fallback: &Fallback) -> Self {
+        let Fallback { model, margin, unsupported, routes } = fallback.clone();
+        let step = |(index, route)| Arc::new(Step { rank: index + 1, route, unsupported });
+        Self { model, margin, steps: routes.into_iter().enumerate().map(step).collect() }
+    }
 }
 
 /// The whole scheduler as it stands. Each lane is consistent in itself; they are read one after another.
@@ -102,6 +121,12 @@ impl Builder {
     /// [group](crate::Account::group) where it would start earlier.
     pub fn account(mut self, account: Account) -> Self {
         self.accounts.push(account);
+        self
+    }
+
+    /// Adds a fallback chain for a model.
+    pub fn fallback(mut self, chain: Fallback) -> Self {
+        self.config.fallbacks.push(chain);
         self
     }
 
@@ -154,6 +179,7 @@ impl Builder {
             inner: Arc::new(Inner {
                 accounts: accounts.collect::<Result<_, _>>()?,
                 lanes,
+                chains: config.fallbacks.iter().map(Chain::from).collect(),
                 closed: AtomicBool::new(false),
                 seeds: AtomicU64::new(fastrand::u64(..)),
                 arrivals: AtomicU64::new(0),
@@ -390,8 +416,18 @@ impl Scheduler {
             permit.sent();
             let result = call(attempt.clone()).await;
             let (result, transport) = inspect::read(result, &attempt).await;
-            let facts = attempt.take_facts();
-
+            let mut facts = attempt.take_facts();
+            if let (Err(_), Some(unfit)) = (&result, facts.unfit.take()) {
+                between = Some(permit.lane().backing_off());
+                route.again(permit.ticket());
+                permit.unsent();
+                attempts -= 1;
+                route.strike(target.rank());
+                if route.has_way() {
+                    continue;
+                }
+                return refused(unfit.into(), attempts, last);
+            }
             let failure = match (facts.status, &transport) {
                 (Some(status), _) if status >= 400 => {
                     Some(providers::classify(target.provider(), status, &facts.answer, &facts.error_body))
@@ -413,21 +449,26 @@ impl Scheduler {
             between = Some(lane.backing_off());
             route.again(permit.ticket());
             let retires = target.retired_by(&failure).is_some();
+            // What a fallback cannot do says nothing about the model that the request is made for.
+            let beyond = target.rank() > 0 && failure.class.is_own_bound();
             // To go on with another key or account is no retry: it needs no pause, and uses up no attempts.
-            let pause = if retires { None } else { backoff.next() };
+            let pause = if retires || beyond { None } else { backoff.next() };
             if matches!(transport, Some(Transport::Unsent(_))) {
                 permit.unsent();
             } else {
                 permit.failed_as(&failure, &facts.answer, pause.unwrap_or(DEFAULT_WAIT));
+            }
+            if beyond {
+                route.strike(target.rank());
             }
             let retry = failure.retry();
             match pause.filter(|_| retry != Retry::Never) {
                 Some(pause) => {
                     // A wait that the provider names holds the whole lane; only without one does the request wait by itself.
                     let own = if retry == Retry::Backoff && failure.wait.is_none() { pause } else { Duration::ZERO };
-                    route.hold(target.rank(), own.max(lane.retry(retry)));
+                    route.hold(target.rank(), own.max(lane.retry(retry)), retry == Retry::Backoff);
                 }
-                None if retires && route.has_way() => {}
+                None if (retires || beyond) && route.has_way() => {}
                 None => {
                     let failure = Box::new(failure);
                     return match result {
@@ -465,18 +506,38 @@ impl Scheduler {
             again: None,
             arrival: Some(self.inner.arrivals.fetch_add(1, Relaxed)),
         };
-        let candidates = self.accounts_of(request)?.map(|account| {
-            let lane = self.lane(account, &request.model);
+        let candidate = |account: &Arc<AccountState>, model: Model| {
+            let lane = self.lane(account, model.name());
             let charge = providers::at_admission(lane.provider, estimate, self.inner.config.predicted_output);
-            Candidate::new(0, lane, request.model.clone(), charge)
-        });
-        Ok(Route::new(candidates.collect(), ask, request.affinity.clone(), request.affinity_within))
+            Candidate::new(lane, model, charge)
+        };
+        let own = self.accounts_of(request.account.as_deref())?;
+        let own = own.map(|account| candidate(account, Model::Own(request.model.clone())));
+        let mut route = Route::new(own.collect(), ask, request.affinity.clone(), request.affinity_within);
+        let size = estimate.input.saturating_add(estimate.output_cap.unwrap_or_default());
+        if let Some(chain) = self.chain_of(request) {
+            for step in chain.steps.iter().filter(|step| step.route.context.is_none_or(|context| size <= context)) {
+                let accounts = self.accounts_of(Some(&step.route.account))?;
+                route.or(accounts.map(|account| candidate(account, Model::Other(step.clone()))), chain.margin);
+            }
+        }
+        Ok(route)
     }
 
-    /// The accounts that a request may go by: the one that it names, or a group.
-    fn accounts_of(&self, request: &Request) -> Result<impl Iterator<Item = &Arc<AccountState>>, AcquireError> {
+    /// The fallback chain of a request that names no account.
+    fn chain_of(&self, request: &Request) -> Option<&Chain> {
+        let Inner { chains, accounts, .. } = &*self.inner;
+        if chains.is_empty() || request.account.is_some() {
+            return None;
+        }
+        let pool = accounts[0].settings.pool_of(&request.model);
+        chains.iter().find(|chain| chain.model == request.model || chain.model == pool)
+    }
+
+    /// The accounts that a request may go by: the one of that name, or a group.
+    fn accounts_of(&self, name: Option<&str>) -> Result<impl Iterator<Item = &Arc<AccountState>>, AcquireError> {
         let accounts = &self.inner.accounts;
-        let (first, alone) = match request.account.as_deref() {
+        let (first, alone) = match name {
             None => (&accounts[0], false),
             Some(name) => match accounts.iter().find(|account| account.settings.group.as_deref() == Some(name)) {
                 Some(first) => (first, false),

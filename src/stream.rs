@@ -13,6 +13,7 @@ use crate::client::ClientError;
 use crate::cost::Usage;
 use crate::permit::{DEFAULT_WAIT, Permit};
 use crate::providers::{self, Failure, Observation};
+use crate::target::Target;
 
 /// The longest event that is looked at; a longer one passes through unread.
 const LONGEST_EVENT: usize = 16 << 20;
@@ -27,14 +28,17 @@ const LONGEST_EVENT: usize = 16 << 20;
 /// charge stands.
 #[derive(Debug)]
 pub struct ChatStream {
+    target: Target,
+    dropped: Vec<String>,
     chunks: Tap,
     events: Events,
     done: bool,
 }
 
 impl ChatStream {
-    pub(crate) fn new(response: reqwest::Response, permit: Permit, facts: Facts) -> Self {
-        Self { chunks: Tap::new(response, permit, facts), events: Events::default(), done: false }
+    pub(crate) fn new(response: reqwest::Response, permit: Permit, mut facts: Facts) -> Self {
+        let (target, dropped) = (permit.target().clone(), std::mem::take(&mut facts.dropped));
+        Self { target, dropped, chunks: Tap::new(response, permit, facts), events: Events::default(), done: false }
     }
 
     /// The next chunk as JSON; `None` at the end.
@@ -47,6 +51,16 @@ impl ChatStream {
     /// Nothing is lost: the next call goes on where this one was.
     pub async fn next(&mut self) -> Option<Result<Value, ClientError>> {
         std::future::poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
+    }
+
+    /// Who answers: the account and the model.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// What a fallback's model did not get of the request; see [`Reply::dropped`](crate::Reply::dropped).
+    pub fn dropped(&self) -> &[String] {
+        &self.dropped
     }
 
     /// What the call used, once the usage chunk was there.

@@ -5,24 +5,60 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::account::AccountState;
 use crate::clock;
 use crate::engine::Member;
-use crate::providers::{self, Failure, Provider, Retirement, Scope};
+use crate::fallback::FallbackRoute;
+use crate::providers::{self, Adapted, Failure, Provider, Retirement, Scope, Taker, Unfit, Unsupported};
 use crate::secret::Secret;
 
 /// Where one attempt goes, and so who answers it.
 #[derive(Clone)]
 pub struct Target {
     account: Arc<AccountState>,
-    model: Cow<'static, str>,
-    rank: usize,
+    model: Model,
     key: Option<usize>,
 }
 
+/// The model that an attempt asks.
+#[derive(Clone, Debug)]
+pub(crate) enum Model {
+    /// The request's own.
+    Own(Cow<'static, str>),
+    /// That of a fallback.
+    Other(Arc<Step>),
+}
+
+/// A step of a fallback chain.
+#[derive(Debug)]
+pub(crate) struct Step {
+    /// Its place in the chain, from 1.
+    pub(crate) rank: usize,
+    pub(crate) route: FallbackRoute,
+    pub(crate) unsupported: Unsupported,
+}
+
+impl Model {
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Model::Own(name) => name,
+            Model::Other(step) => &step.route.model,
+        }
+    }
+
+    pub(crate) fn rank(&self) -> usize {
+        match self {
+            Model::Own(_) => 0,
+            Model::Other(step) => step.rank,
+        }
+    }
+}
+
 impl Target {
-    pub(crate) fn new(account: Arc<AccountState>, model: Cow<'static, str>, rank: usize, key: Option<usize>) -> Self {
-        Self { account, model, rank, key }
+    pub(crate) fn new(account: Arc<AccountState>, model: Model, key: Option<usize>) -> Self {
+        Self { account, model, key }
     }
 
     /// The account's provider.
@@ -47,12 +83,27 @@ impl Target {
 
     /// The model to ask: the request's own, unless a fallback took over.
     pub fn model(&self) -> &str {
-        &self.model
+        self.model.name()
     }
 
     /// 0 for the accounts that serve the model itself, then the fallbacks one after another.
     pub fn rank(&self) -> usize {
-        self.rank
+        self.model.rank()
+    }
+
+    /// A request's body as the target's model takes it: as it is, unless a fallback took over; see [`providers::adapt`].
+    ///
+    /// # Errors
+    /// When the model does not take it.
+    pub fn adapt(&self, body: &Value) -> Result<Adapted, Unfit> {
+        match &self.model {
+            Model::Own(_) => Ok(Adapted::unchanged(body)),
+            Model::Other(step) => {
+                let FallbackRoute { model, max_output, lacks, .. } = &step.route;
+                let taker = Taker { provider: self.provider(), model, max_output: *max_output, lacks };
+                providers::adapt(body, &taker, step.unsupported)
+            }
+        }
     }
 
     /// Who of its account is of no use after a call there failed like that, and for how long.
@@ -76,11 +127,11 @@ impl Target {
 
 impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { account: _, model, rank, key } = self;
+        let Self { account: _, model: _, key } = self;
         f.debug_struct("Target")
             .field("account", &self.account())
-            .field("model", model)
-            .field("rank", rank)
+            .field("model", &self.model())
+            .field("rank", &self.rank())
             .field("key", key)
             .finish_non_exhaustive()
     }

@@ -15,6 +15,8 @@ pub struct Offer {
     pub free: bool,
     /// How many are under way or go before it.
     pub load: usize,
+    /// Whether the request failed there by the provider's fault: then the margin does not count.
+    pub troubled: bool,
     /// How strongly the request's affinity draws it there; see [`weight`].
     pub weight: u64,
 }
@@ -36,7 +38,8 @@ pub struct Wish {
 ///
 /// Among offers of one rank the earliest start wins; then a lane that is free, then the one with the least load, then
 /// the one whose turn it is. With affinity the strongest weight wins among those that start early enough. A later rank
-/// is taken when the request would start there in time and here not, or earlier by more than the margin.
+/// is taken when the request would start there in time and here not, or earlier by more than the margin, or just earlier
+/// if it failed here.
 ///
 /// ```
 /// use std::time::Duration;
@@ -54,7 +57,8 @@ pub fn choose(offers: &[Offer], wish: &Wish) -> Option<usize> {
     let late = |index: usize| wish.patience.is_some_and(|patience| offers[index].starts_in > patience);
     ranks.into_iter().filter_map(|rank| best_of(rank, offers, wish)).reduce(|here, there| {
         let in_time = late(here) && !late(there);
-        let earlier = offers[here].starts_in > offers[there].starts_in.saturating_add(wish.margin);
+        let margin = if offers[here].troubled { Duration::ZERO } else { wish.margin };
+        let earlier = offers[here].starts_in > offers[there].starts_in.saturating_add(margin);
         if in_time || earlier { there } else { here }
     })
 }
@@ -109,6 +113,14 @@ mod tests {
         assert_eq!(choose(&[offer(0, 6), offer(1, 0)], &wish), Some(1));
         assert_eq!(choose(&[offer(0, 20), offer(1, 10), offer(2, 6)], &wish), Some(1), "step by step");
         assert_eq!(choose(&[offer(2, 9), offer(1, 9)], &wish), Some(1), "the order is the rank's");
+    }
+
+    #[test]
+    fn after_a_failure_the_margin_does_not_count() {
+        let wish = Wish { margin: SECOND * 5, ..Wish::default() };
+        let troubled = Offer { troubled: true, ..offer(0, 1) };
+        assert_eq!(choose(&[troubled, offer(1, 0)], &wish), Some(1));
+        assert_eq!(choose(&[troubled, offer(1, 1)], &wish), Some(0));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //!
 //! Everything that comes from a server is taken leniently: what cannot be read is absent, never an error or a panic.
 
+mod adapt;
 mod charge;
 mod classify;
 mod dialect;
@@ -17,6 +18,7 @@ mod usage;
 
 use std::time::Duration;
 
+pub use adapt::{Adapted, Taker, Unfit, Unsupported, adapt};
 pub use charge::{at_admission, at_completion};
 pub(crate) use classify::clean;
 pub use classify::{Class, Failure, LimitHit, Retry, classify, classify_stream_error};

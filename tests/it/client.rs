@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tollgate::mock::{Faults, Latency, Mock, MockConfig, MockLimits};
-use tollgate::{Account, Class, ClientError, Error, Limits, Request, RetryPolicy, Scheduler};
+use tollgate::{
+    Account, AcquireError, Class, ClientError, Error, Fallback, Limits, Provider, Request, RetryPolicy, Scheduler,
+    Unsupported,
+};
 
 const KEY: &str = "sk-canary-0123456789abcdef";
 const LIMIT: u64 = 1_000_000_000;
@@ -192,4 +195,38 @@ async fn a_burst_over_the_limit_meets_no_429_and_learns_the_number_from_the_head
     assert_eq!((stats.refused.total(), stats.answered), (0, 321));
     let gates = scheduler.lane_of("gpt-4o").status.gates;
     assert!(gates.iter().any(|gate| gate.limit.to_string() == "TPM 120000"), "{gates:?}");
+}
+
+#[tokio::test]
+async fn a_fallback_gets_the_body_in_its_own_words_and_the_reply_says_who_answered() {
+    let closed = mock(MockConfig { keys: Some(vec!["sk-other".into()]), ..MockConfig::default() }).await;
+    let open = mock(MockConfig::default()).await;
+    let primary = Account::openai().key(KEY).base_url(closed.url());
+    let second = Account::new(Provider::Mistral).key(KEY).base_url(open.url());
+    let build = |unsupported| {
+        let chain = Fallback::of("gpt-4o").to("mistral", "mistral-small-latest").unsupported(unsupported);
+        Scheduler::builder().account(primary.clone()).account(second.clone()).fallback(chain).build().unwrap()
+    };
+    let mut body = json!({"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}], "max_completion_tokens": 5,
+        "logprobs": true});
+    let scheduler = build(Unsupported::Drop);
+    let reply = scheduler.chat(&body).await.unwrap();
+    assert_eq!((reply.target.account(), reply.target.model()), ("mistral", "mistral-small-latest"));
+    assert_eq!((reply.target.rank(), reply.attempts, &reply.dropped[..]), (1, 2, &["logprobs".to_owned()][..]));
+    assert_eq!(reply.json().unwrap()["model"], "mistral-small-latest");
+    assert!(reply.usage.unwrap().output_tokens <= 5, "the cap went along under its other name");
+
+    let error = build(Unsupported::Error).chat(&body).await.unwrap_err();
+    let Error::Refused { reason: AcquireError::Unfit(unfit), attempts: 1, last: Some(_) } = error else {
+        panic!("{error:?}")
+    };
+    assert_eq!(unfit.what, ["logprobs"]);
+
+    body["stream"] = true.into();
+    let mut stream = scheduler.chat_stream(&body).await.unwrap();
+    assert_eq!((stream.target().account(), stream.dropped()), ("mistral", &["logprobs".to_owned()][..]));
+    while let Some(chunk) = stream.next().await {
+        chunk.unwrap();
+    }
+    assert_eq!(closed.stats().unauthorised, 2, "a refused key is asked once by each scheduler");
 }

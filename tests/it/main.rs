@@ -4,6 +4,7 @@ mod accounts;
 mod books;
 #[cfg(all(feature = "client", feature = "mock"))]
 mod client;
+mod fallback;
 mod floors;
 mod lane;
 mod licences;

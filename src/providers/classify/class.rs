@@ -76,6 +76,11 @@ impl Class {
         matches!(self, Class::Overloaded | Class::ServerError | Class::Timeout | Class::CapacityUnavailable)
     }
 
+    /// The failure is about what this model or this account can do: another one may well take the same request.
+    pub const fn is_own_bound(self) -> bool {
+        matches!(self, Class::ContextLength | Class::TooLarge | Class::NotFound | Class::Forbidden)
+    }
+
     /// Every other request of the same account will fail alike until somebody acts.
     pub const fn is_account_wide(self) -> bool {
         matches!(self, Class::QuotaExhausted | Class::Unauthorized)

@@ -11,6 +11,8 @@ use super::row::Row;
 /// What a provider answered.
 #[derive(Debug)]
 pub(crate) struct Answer {
+    /// Whose answer it is.
+    pub(crate) provider: Provider,
     pub(crate) status: u16,
     pub(crate) request_id: Option<String>,
     pub(crate) body: Vec<u8>,
@@ -34,7 +36,7 @@ pub(crate) struct Outcome {
 
 impl Outcome {
     /// What an answer means.
-    pub(crate) fn of_answer(provider: Provider, answer: Answer) -> Self {
+    pub(crate) fn of_answer(answer: Answer) -> Self {
         let fault = if (200..300).contains(&answer.status) {
             json(&answer.body).is_none().then(|| Fault {
                 code: "invalid_answer".to_owned(),
@@ -42,7 +44,7 @@ impl Outcome {
                 general: false,
             })
         } else {
-            let failure = providers::classify(provider, answer.status, &Observation::default(), &answer.body);
+            let failure = providers::classify(answer.provider, answer.status, &Observation::default(), &answer.body);
             Some(Fault::of_failure(&failure))
         };
         Self { answer: Some(answer), fault }
@@ -123,7 +125,7 @@ pub(crate) fn line(row: &Row, outcome: Outcome, mask: &Mask) -> Vec<u8> {
     let _ = write!(out, r#"{{"id":"batch_req_{:032x}","custom_id":{},"response":"#, row.id, quoted(&row.custom_id));
     match answer {
         None => out.extend_from_slice(b"null"),
-        Some(Answer { status, request_id, body }) => {
+        Some(Answer { provider: _, status, request_id, body }) => {
             let request_id = request_id.map_or_else(|| "null".to_owned(), |id| quoted(&id));
             let _ = write!(out, r#"{{"status_code":{status},"request_id":{request_id},"body":"#);
             out.extend_from_slice(self::body(body, mask).as_bytes());
@@ -178,8 +180,8 @@ mod tests {
     }
 
     fn answer(status: u16, body: &[u8]) -> Outcome {
-        let answer = Answer { status, request_id: Some("req_1".to_owned()), body: body.to_vec() };
-        Outcome::of_answer(Provider::Openai, answer)
+        let (provider, request_id) = (Provider::Openai, Some("req_1".to_owned()));
+        Outcome::of_answer(Answer { provider, status, request_id, body: body.to_vec() })
     }
 
     #[test]

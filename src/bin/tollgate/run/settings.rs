@@ -185,6 +185,7 @@ fn config(target: &TargetArgs, limits: &LimitArgs, from: &From) -> Result<(Confi
         account.keys = vec![Key::Value(NO_SECRET.into())];
         account.base_url = None;
         config.accounts.truncate(1);
+        config.fallbacks.clear();
         let account = first(&config);
         std::env::var(account.provider.key_env()).ok().into_iter().map(Secret::from).collect()
     } else {

@@ -88,7 +88,7 @@ impl Job {
             .await
         };
         let outcome = match ended {
-            Some(Ok(Some(answer))) => Outcome::of_answer(self.shape.provider, answer),
+            Some(Ok(Some(answer))) => Outcome::of_answer(answer),
             Some(Err(error)) => Outcome::of_error(&error),
             // It could not be noted, so it was not sent.
             Some(Ok(None)) => return Ok(false),
@@ -142,7 +142,7 @@ impl Job {
         } else if let Some(usage) = providers::usage_in_bytes(&body) {
             attempt.usage(usage);
         }
-        Ok(Some(Answer { status, request_id, body: body.into() }))
+        Ok(Some(Answer { provider: attempt.provider(), status, request_id, body: body.into() }))
     }
 }
 
