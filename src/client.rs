@@ -133,7 +133,7 @@ fn is_loopback(url: &str) -> bool {
 
 /// The built-in client (feature `client`).
 impl Scheduler {
-    /// A chat completion by the first account.
+    /// A chat completion by the first account's group, or by a fallback.
     ///
     /// ```no_run
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -155,12 +155,12 @@ impl Scheduler {
         self.send(Request::chat(body), "/chat/completions", bytes_of(body)).await
     }
 
-    /// Embeddings by the first account. Errors and cancel safety as [`Scheduler::chat`].
+    /// Embeddings, likewise. Errors and cancel safety as [`Scheduler::chat`].
     pub async fn embeddings<B: Serialize + ?Sized>(&self, body: &B) -> Result<Reply, Error<ClientError>> {
         self.send(Request::embeddings(body), "/embeddings", bytes_of(body)).await
     }
 
-    /// A call of the Responses API by the first account. Errors and cancel safety as [`Scheduler::chat`].
+    /// A call of the Responses API, likewise. Errors and cancel safety as [`Scheduler::chat`].
     pub async fn responses<B: Serialize + ?Sized>(&self, body: &B) -> Result<Reply, Error<ClientError>> {
         self.send(Request::responses(body), "/responses", bytes_of(body)).await
     }

@@ -32,7 +32,7 @@ pub(crate) struct Route {
 enum Taken {
     Permit(Permit),
     /// Look for another lane; the guard is to be kept until there is a place in one.
-    Nothing(Option<BackingOff>),
+    Nothing(BackingOff),
 }
 
 /// Nearly always one, which needs no allocation then.
@@ -91,7 +91,7 @@ impl Route {
             drop(between.take());
             match self.take(index, turn.await)? {
                 Taken::Permit(permit) => return Ok(permit),
-                Taken::Nothing(guard) => between = guard,
+                Taken::Nothing(guard) => between = Some(guard),
             }
         }
     }
@@ -104,12 +104,16 @@ impl Route {
 
     /// A permit if there is one now.
     pub(crate) fn try_acquire(&mut self) -> Result<Result<Permit, Forecast>, Refusal> {
+        if self.candidates.len() > 1 {
+            // It has no patience: whoever is free now is better than one that is preferred and will be free soon.
+            self.deadline = Some(clock::now());
+        }
         loop {
             let index = self.choose()?;
             let granted = self.candidates[index].lane.try_acquire(self.ask_for(index))?;
             match granted.map(|held| self.seat(index, held)) {
-                Ok(Some(permit)) => return Ok(Ok(permit)),
-                Ok(None) => {}
+                Ok(Ok(permit)) => return Ok(Ok(permit)),
+                Ok(Err(_)) => {}
                 Err(forecast) => return Ok(Err(forecast)),
             }
         }
@@ -127,9 +131,9 @@ impl Route {
         self.candidates.retain(|candidate| candidate.model.rank() != rank);
     }
 
-    /// Whether a retired key or account, or a struck rank, leaves anybody else.
-    pub(crate) fn has_way(&self) -> bool {
-        self.candidates.iter().any(|candidate| candidate.lane.account.is_in())
+    /// Whether those that left and those that were struck leave anybody who could ever take it.
+    pub(crate) fn has_way(&mut self) -> bool {
+        self.choose().is_ok()
     }
 
     /// The place of the last attempt is taken again.
@@ -214,25 +218,25 @@ impl Route {
     /// What a lane's answer comes to.
     fn take(&mut self, index: usize, answer: Answer) -> Result<Taken, Refusal> {
         match answer {
-            Answer::Go(held) => Ok(self.seat(index, held).map_or(Taken::Nothing(None), Taken::Permit)),
+            Answer::Go(held) => Ok(self.seat(index, held).map_or_else(Taken::Nothing, Taken::Permit)),
             Answer::Refused(refusal) => Err(refusal),
             Answer::LookAgain(guard, ticket) => {
                 self.again(ticket);
-                Ok(Taken::Nothing(Some(guard)))
+                Ok(Taken::Nothing(guard))
             }
         }
     }
 
-    /// Tells a permit where it goes. `None`, and everything given back, when its account went out of use meanwhile.
-    fn seat(&mut self, index: usize, held: Held) -> Option<Permit> {
+    /// Tells a permit where it goes. An error, and everything given back, when its account went out of use meanwhile.
+    fn seat(&mut self, index: usize, held: Held) -> Result<Permit, BackingOff> {
         let Candidate { lane, model, .. } = &self.candidates[index];
         let account = &lane.account;
         let key = account.turn(self.affinity.as_deref());
         if !account.is_in() || (key.is_none() && !account.keys().is_empty()) {
             self.ask.again = held.ticket();
-            return None;
+            return Err(lane.backing_off());
         }
-        Some(held.to(Target::new(account.clone(), model.clone(), key)))
+        Ok(held.to(Target::new(account.clone(), model.clone(), key)))
     }
 }
 

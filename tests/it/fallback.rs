@@ -95,6 +95,12 @@ async fn patience_that_ends_before_the_primary_starts_makes_a_fallback_answer() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn try_acquire_has_no_patience() {
+    let scheduler = busy(chain().margin(600 * SECOND), 3).await;
+    assert_eq!(settle(scheduler.try_acquire(request(100)).unwrap()), "claude-sonnet-4-6");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_primary_without_quota_is_left_at_once_and_down_the_chain() {
     let scheduler = scheduler(chain());
     let asked = Mutex::default();
