@@ -6,7 +6,7 @@ use http::HeaderMap;
 
 use crate::clock;
 use crate::cost::Usage;
-use crate::providers::{self, Adapted, Failure, Observation, Provider, Unfit};
+use crate::providers::{self, Failure, Observation, Provider, Unfit};
 use crate::secret::Secret;
 use crate::target::Target;
 
@@ -52,10 +52,16 @@ pub(crate) struct Facts {
     pub(crate) answer: Observation,
     pub(crate) error_body: Vec<u8>,
     pub(crate) usage: Option<Usage>,
-    /// The model does not take the request, so that nothing was sent.
-    pub(crate) unfit: Option<Unfit>,
-    /// What the model did not get of the request.
-    pub(crate) dropped: Vec<String>,
+    /// What a fallback's model did not get of the request, or why it cannot take it, so that nothing was sent. In a box,
+    /// since nearly no attempt has it and facts are moved about.
+    pub(crate) adapted: Option<Box<Result<Vec<String>, Unfit>>>,
+}
+
+impl Facts {
+    #[cfg(feature = "client")]
+    pub(crate) fn dropped(&mut self) -> Vec<String> {
+        self.adapted.take().and_then(|adapted| adapted.ok()).unwrap_or_default()
+    }
 }
 
 impl Attempt {
@@ -105,17 +111,9 @@ impl Attempt {
     /// When the model does not take it; see [`Fallback::unsupported`](crate::Fallback::unsupported).
     pub fn body(&self, body: &serde_json::Value) -> Result<serde_json::Value, Unfit> {
         let adapted = self.target().adapt(body);
-        let mut facts = self.lock();
-        match adapted {
-            Ok(Adapted { body, dropped, .. }) => {
-                facts.dropped = dropped;
-                Ok(body)
-            }
-            Err(unfit) => {
-                facts.unfit = Some(unfit.clone());
-                Err(unfit)
-            }
-        }
+        let known = adapted.as_ref().map(|adapted| adapted.dropped.clone()).map_err(Unfit::clone);
+        self.lock().adapted = Some(Box::new(known));
+        adapted.map(|adapted| adapted.body)
     }
 
     /// Hands over status and headers of the answer, also of an error.

@@ -176,13 +176,13 @@ impl Scheduler {
         body: impl Into<Bytes>,
     ) -> Result<Reply, Error<ClientError>> {
         let answered = self.make(request, path, body.into()).await?;
-        let Answered { value, permit, facts, attempts } = answered;
+        let Answered { value, permit, mut facts, attempts } = answered;
         let target = permit.target().clone();
         permit.answered(facts.usage, &facts.answer);
         let status = value.status().as_u16();
         let transport = |error| Error::Call { error: ClientError::Transport(error), attempts, failure: None };
         let body = value.bytes().await.map_err(transport)?;
-        let (usage, request_id, dropped) = (facts.usage, facts.answer.request_id, facts.dropped);
+        let (usage, request_id, dropped) = (facts.usage, facts.answer.request_id.take(), facts.dropped());
         Ok(Reply { status, body, usage, request_id, attempts, target, dropped })
     }
 

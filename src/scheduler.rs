@@ -417,7 +417,9 @@ impl Scheduler {
             let result = call(attempt.clone()).await;
             let (result, transport) = inspect::read(result, &attempt).await;
             let mut facts = attempt.take_facts();
-            if let (Err(_), Some(unfit)) = (&result, facts.unfit.take()) {
+            if result.is_err()
+                && let Some(Err(unfit)) = facts.adapted.take_if(|adapted| adapted.is_err()).map(|adapted| *adapted)
+            {
                 between = Some(permit.lane().backing_off());
                 route.again(permit.ticket());
                 permit.unsent();

@@ -246,8 +246,12 @@ impl Recorder {
         self.seen.lock().unwrap().clone()
     }
 
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}/v1", self.address)
+    }
+
     pub(crate) fn at(&self) -> String {
-        format!("--base-url http://{}/v1 --unlimited", self.address)
+        format!("--base-url {} --unlimited", self.url())
     }
 }
 
