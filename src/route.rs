@@ -89,10 +89,17 @@ impl Route {
             }
             let (index, turn) = self.take_place()?;
             drop(between.take());
-            match self.take(index, turn.await)? {
-                Taken::Permit(permit) => return Ok(permit),
-                Taken::Nothing(guard) => between = Some(guard),
-            }
+            between = match turn {
+                // An idle lane has granted it already: no future, and nothing moved about.
+                Turn::Granted(Some(held)) => match self.seat(index, held) {
+                    Ok(permit) => return Ok(permit),
+                    Err(guard) => Some(guard),
+                },
+                turn => match self.take(index, turn.await)? {
+                    Taken::Permit(permit) => return Ok(permit),
+                    Taken::Nothing(guard) => Some(guard),
+                },
+            };
         }
     }
 

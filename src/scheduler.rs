@@ -21,7 +21,7 @@ use crate::lane::{Counters, Lane, Lanes};
 use crate::permit::{DEFAULT_WAIT, Permit};
 use crate::providers::{self, Failure, Provider, Retry};
 use crate::request::{Request, Size};
-use crate::route::{Candidate, Route, Waiter};
+use crate::route::{Candidate, Candidates, Route, Waiter};
 use crate::target::{Model, Step};
 
 /// Schedules calls so that the limits of their accounts are used to the full and never broken.
@@ -265,7 +265,8 @@ impl Scheduler {
     /// # Cancel safety
     /// Dropping the future loses the place in the queue. Nothing was spent.
     pub async fn acquire(&self, request: Request) -> Result<Permit, AcquireError> {
-        Ok(self.prepare(request).await?.acquire(None).await?)
+        let estimate = Self::estimate(&request).await?;
+        Ok(self.route(&request, &estimate)?.acquire(None).await?)
     }
 
     /// Takes a place in the queue. The [`Waiter`] is a future of the permit that can say what it waits for.
@@ -276,7 +277,8 @@ impl Scheduler {
     /// # Cancel safety
     /// Until it returns, nothing has happened.
     pub async fn enqueue(&self, request: Request) -> Result<Waiter, AcquireError> {
-        Ok(self.prepare(request).await?.enqueue()?)
+        let estimate = Self::estimate(&request).await?;
+        Ok(self.route(&request, &estimate)?.enqueue()?)
     }
 
     /// The right to send one request now, or never mind. It does not wait, except that tokens of large texts are counted on
@@ -296,7 +298,8 @@ impl Scheduler {
     /// # Errors
     /// As [`Scheduler::acquire`].
     pub async fn forecast(&self, request: Request) -> Result<Forecast, AcquireError> {
-        Ok(self.prepare(request).await?.forecast()?)
+        let estimate = Self::estimate(&request).await?;
+        Ok(self.route(&request, &estimate)?.forecast()?)
     }
 
     /// Changes the limits of a model's lane of the first account while it runs; see [`Scheduler::set_account_limits`].
@@ -399,7 +402,8 @@ impl Scheduler {
         let mut attempts = 0;
         let mut last: Option<Box<Failure>> = None;
         let refused = |reason: AcquireError, attempts, last| Ended::Failed(Error::Refused { reason, attempts, last });
-        let mut route = match self.prepare(request).await {
+        let estimate = Self::estimate(&request).await;
+        let mut route = match estimate.and_then(|estimate| self.route(&request, &estimate)) {
             Ok(route) => route,
             Err(reason) => return refused(reason, attempts, last),
         };
@@ -483,16 +487,16 @@ impl Scheduler {
         }
     }
 
-    async fn prepare(&self, request: Request) -> Result<Route, AcquireError> {
-        let estimate = match &request.size {
+    /// What a request takes. Long texts are counted on a thread of their own.
+    async fn estimate(request: &Request) -> Result<Estimate, AcquireError> {
+        match &request.size {
             Size::Prompt(prompt) if !prompt.counts_quickly() => {
                 let prompt = prompt.clone();
                 let counted = tokio::task::spawn_blocking(move || prompt.count().estimate).await;
-                counted.map_err(|_| AcquireError::Uncounted)?
+                counted.map_err(|_| AcquireError::Uncounted)
             }
-            _ => estimate_here(&request)?,
-        };
-        self.route(&request, &estimate)
+            _ => estimate_here(request),
+        }
     }
 
     fn route(&self, request: &Request, estimate: &Estimate) -> Result<Route, AcquireError> {
@@ -514,8 +518,9 @@ impl Scheduler {
             Candidate::new(lane, model, charge)
         };
         let own = self.accounts_of(request.account.as_deref())?;
-        let own = own.map(|account| candidate(account, Model::Own(request.model.clone())));
-        let mut route = Route::new(own.collect(), ask, request.affinity.clone(), request.affinity_within);
+        let mut candidates = Candidates::new();
+        own.for_each(|account| candidates.push(candidate(account, Model::Own(request.model.clone()))));
+        let mut route = Route::new(candidates, ask, request.affinity.clone(), request.affinity_within);
         let size = estimate.input.saturating_add(estimate.output_cap.unwrap_or_default());
         if let Some(chain) = self.chain_of(request) {
             for step in chain.steps.iter().filter(|step| step.route.context.is_none_or(|context| size <= context)) {
