@@ -14,7 +14,8 @@ use crate::permit::Permit;
 use crate::providers::{Failure, LimitHit, Observation, Provider, Retry};
 
 /// What a waiting request is told. The permit is a guard: if nobody receives it, its drop gives everything back.
-type Answer = Result<Permit, Refusal>;
+/// Boxed, since a million waiters may have room for one.
+type Answer = Result<Box<Permit>, Refusal>;
 
 /// One account × pool.
 #[derive(Debug)]
@@ -220,7 +221,8 @@ impl Lane {
                 Retry::AfterLimit => {
                     state.counters.rate_limited += 1;
                     let named = failure.limit.as_ref().and_then(LimitHit::as_limit);
-                    state.machine.block(named.as_ref(), &charge, failure.wait.unwrap_or(default_wait), now);
+                    let used = failure.limit.and_then(|limit| limit.used);
+                    state.machine.block(named.as_ref(), used, &charge, failure.wait.unwrap_or(default_wait), now);
                 }
                 Retry::Backoff => {
                     state.counters.failed += 1;
@@ -296,7 +298,7 @@ impl Driver {
             let handed_out = !due.is_empty();
             for wake in due.drain(..) {
                 let _ = match wake {
-                    Wake::Granted(grant, sender) => sender.send(Ok(Permit::new(self.lane.clone(), grant))),
+                    Wake::Granted(grant, sender) => sender.send(Ok(Box::new(Permit::new(self.lane.clone(), grant)))),
                     Wake::Refused(refusal, sender) => sender.send(Err(refusal)),
                 };
             }
@@ -340,6 +342,7 @@ pub struct Waiter {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a box would cost every request that need not wait")]
 enum Waiting {
     Granted(Option<Permit>),
     Queued(Ticket, oneshot::Receiver<Answer>),
@@ -364,7 +367,7 @@ impl Future for Waiter {
             Waiting::Queued(_, receiver) => {
                 let answer = ready!(Pin::new(receiver).poll(context)).unwrap_or(Err(Refusal::Closed));
                 self.waiting = Waiting::Granted(None);
-                Poll::Ready(answer)
+                Poll::Ready(answer.map(|permit| *permit))
             }
         }
     }

@@ -101,7 +101,7 @@ impl Permit {
         let used = match (usage, answer.query_cost) {
             (_, Some(tokens)) => Some(Charge { tokens, ..charge }),
             (Some(usage), None) => Some(
-                // Where the provider does not correct its count, the gates give nothing back either (`Settlement::Never`).
+                // Where the provider does not correct its count, the gates give nothing back either ([`Rules::of_provider`](providers::Rules::of_provider)).
                 providers::at_completion(self.lane.provider, &charge, &usage)
                     .unwrap_or(Charge::tokens(usage.input_tokens, usage.output_tokens)),
             ),

@@ -12,12 +12,12 @@ use crate::attempt::{Attempt, Facts, Transport};
 use crate::clock;
 use crate::config::{Account, Config, ConfigError, Key};
 use crate::cost::{Charge, Estimate, Limit};
-use crate::engine::{Ask, Forecast, Gates, LaneStatus, Machine, RetryPolicy, Settlement, Source};
+use crate::engine::{Ask, Forecast, Gates, LaneStatus, Machine, RetryPolicy, Source};
 use crate::error::{AcquireError, Error, TryAcquireError};
 use crate::inspect;
 use crate::lane::{Counters, Lane, Waiter};
 use crate::permit::{DEFAULT_WAIT, Permit};
-use crate::providers::{self, Failure, Provider, Retry};
+use crate::providers::{self, Failure, Retry};
 use crate::request::{Request, Size};
 use crate::secret::Secret;
 
@@ -466,8 +466,9 @@ impl Scheduler {
     fn new_lane(&self, account: &AccountState, index: usize, model: &str, pool: &str) -> Lane {
         let config = &self.inner.config;
         let provider = account.settings.provider;
-        let mut gates = Gates::new(settlement(provider), config.jitter_margin);
-        gates.set(&account.settings.limits_of(model), clock::now());
+        let now = clock::now();
+        let mut gates = Gates::new(provider, config.jitter_margin).at_time_of_day(now, clock::wall());
+        gates.set(&account.settings.limits_of(model), now);
         let weights = config.tenants.iter().map(|(name, weight)| (name.as_str().into(), *weight)).collect();
         let mut machine = Machine::new(gates, clock::now())
             .bounded(account.settings.max_concurrent(model), config.max_waiting)
@@ -534,15 +535,6 @@ fn estimate_here(request: &Request) -> Result<Estimate, AcquireError> {
         Size::Known(estimate) => Ok(*estimate),
         Size::Prompt(prompt) => Ok(prompt.count().estimate),
         Size::Unreadable(error) => Err(AcquireError::Unreadable(error.clone())),
-    }
-}
-
-/// Which providers are known to correct their count, by their own pages.
-fn settlement(provider: Provider) -> Settlement {
-    match provider {
-        Provider::Azure => Settlement::Never,
-        Provider::Anthropic | Provider::Groq | Provider::Mistral | Provider::Gemini => Settlement::Always,
-        Provider::Openai | Provider::Compatible => Settlement::Learn,
     }
 }
 

@@ -7,7 +7,8 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::gate::{GateStatus, Source};
-use super::gates::{Gates, Wait};
+use super::gates::{Around, Gates, Wait};
+use super::paid::Paid;
 use super::queue::{Entry, Place, Priority, Queue, Tenant};
 use super::retry::RetryBudget;
 use crate::cost::{Charge, Limit};
@@ -39,8 +40,14 @@ pub struct Grant {
     pub charge: Charge,
     /// When it was granted.
     pub at: Instant,
-    /// Everything granted before and with it, to tell what the provider had not seen yet when it answered.
-    granted_until: Charge,
+    /// Requests granted before and with it.
+    number: u64,
+    /// Everything that had ended by then: whatever its answer shows, the provider had seen these.
+    done: Paid,
+    /// Everything that had been given back by then.
+    given_back: Charge,
+    /// Whether it was let pass to see if it is refused.
+    test: bool,
     ticket: Ticket,
 }
 
@@ -53,6 +60,7 @@ impl Grant {
 
 /// What became of a request that was submitted.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is on the stack for a moment; a box would cost every request")]
 pub enum Submitted {
     /// It may be sent now.
     Granted(Grant),
@@ -157,16 +165,20 @@ pub struct LaneStatus {
 
 /// A request that was granted this long ago has reached the provider, or will not be missed.
 const TRANSIT: Duration = Duration::from_secs(1);
+/// With no limit known, the others wait for the first answer this long.
+const SCOUT: Duration = Duration::from_secs(10);
+/// Whether refused requests count is not told; those of this time may or may not be in the provider's number.
+const REFUSALS: Duration = Duration::from_secs(120);
 
 /// The scheduler of one lane. `T` travels with a waiting request and comes back with its grant.
 ///
 /// ```
 /// use std::time::{Duration, Instant};
-/// use tollgate::engine::{Ask, End, Gates, Machine, Settlement, Source, Submitted, Wake};
-/// use tollgate::{Charge, Limit};
+/// use tollgate::engine::{Ask, End, Gates, Machine, Source, Submitted, Wake};
+/// use tollgate::{Charge, Limit, Provider};
 ///
 /// let now = Instant::now();
-/// let mut gates = Gates::new(Settlement::Never, Duration::ZERO);
+/// let mut gates = Gates::new(Provider::Openai, Duration::ZERO);
 /// gates.set(&[(Limit::tpm(1_000), Source::Configured)], now);
 /// let mut lane = Machine::new(gates, now);
 /// let ask = || Ask { charge: Charge::tokens(900, 0), ..Ask::default() };
@@ -193,9 +205,20 @@ pub struct Machine<T> {
     max_waiting: usize,
     in_flight: u32,
     arrivals: u64,
-    granted: Charge,
+    /// Everything granted, less what never reached the provider, corrected to real usage as that becomes known.
+    granted: Paid,
+    /// The part of it that has ended.
+    done: Paid,
     /// When the last two marks were made, at least [`TRANSIT`] apart, and what had been granted before.
-    marks: [(Instant, Charge); 2],
+    marks: [(Instant, Paid); 2],
+    /// What the requests under way were charged.
+    under_way: Charge,
+    /// What was reserved and not used, in all.
+    given_back: Charge,
+    /// The largest charge so far.
+    largest: Charge,
+    /// Refused requests, and when the last one was.
+    refused: (u64, Option<Instant>),
     estimated: Charge,
     used: Charge,
     admitted: u64,
@@ -216,8 +239,13 @@ impl<T> Machine<T> {
             max_waiting: usize::MAX,
             in_flight: 0,
             arrivals: 0,
-            granted: Charge::default(),
-            marks: [(now, Charge::default()); 2],
+            granted: Paid::default(),
+            done: Paid::default(),
+            marks: [(now, Paid::default()); 2],
+            under_way: Charge::default(),
+            given_back: Charge::default(),
+            largest: Charge::default(),
+            refused: (0, None),
             estimated: Charge::default(),
             used: Charge::default(),
             admitted: 0,
@@ -305,8 +333,8 @@ impl<T> Machine<T> {
             self.queue.first_deadline().filter(|(deadline, _)| *deadline <= now).cloned()
         {
             let Some(entry) = self.queue.get(&place) else { break };
-            let forecast = self.forecast_at(&place, &entry.charge, now);
-            let waited = now.saturating_duration_since(entry.since);
+            let (charge, waited) = (entry.charge, now.saturating_duration_since(entry.since));
+            let forecast = self.forecast_at(&place, &charge, now);
             // On the deadline itself a request that fits still goes.
             if deadline == now && forecast.ahead == 0 && forecast.starts_in.is_zero() {
                 break;
@@ -323,7 +351,7 @@ impl<T> Machine<T> {
     fn grant_due(&mut self, now: Instant, out: &mut Vec<Wake<T>>) -> Option<Instant> {
         while self.free_place() {
             let (place, entry) = self.queue.next(now)?;
-            if let Some(until) = self.paused_until.filter(|until| now < *until) {
+            if let Some(until) = self.paused_until.max(self.scouted_until(now)).filter(|until| now < *until) {
                 return Some(until);
             }
             let charge = entry.charge;
@@ -333,43 +361,65 @@ impl<T> Machine<T> {
                 out.push(Wake::Refused(refusal, entry.payload));
                 continue;
             }
-            if let Err(wait) = self.gates.reserve(&charge, now) {
-                return Some(wait.until);
-            }
+            let test = match self.gates.reserve(&charge, now) {
+                Ok(test) => test,
+                Err(wait) => return Some(wait.until),
+            };
             let entry = self.queue.grant(&place)?;
-            out.push(Wake::Granted(self.grant(place, charge, now), entry.payload));
+            out.push(Wake::Granted(self.grant(place, charge, test, now), entry.payload));
         }
         None
     }
 
     /// Takes a grant back, corrects the books, and then takes the limits that the answer's headers show.
     pub fn finish(&mut self, grant: Grant, end: End, readings: &[Reading], now: Instant) {
+        let Grant { charge, at, test, .. } = grant;
         self.in_flight = self.in_flight.saturating_sub(1);
-        let unseen = self.unseen(&grant, now);
+        self.under_way = self.under_way.minus(&charge);
+        self.gates.ended(&charge);
         match end {
             End::Unsent => {
-                self.gates.refund(&grant.charge);
+                self.gates.refund(&charge, at);
+                self.granted.remove(&charge);
                 self.admitted = self.admitted.saturating_sub(1);
             }
-            End::Unknown => {}
+            End::Unknown => self.done.add(&charge),
             End::Refused => {
-                let tokens = Charge { requests: 0, ..grant.charge };
-                self.gates.refund(&tokens);
+                let tokens = Charge { requests: 0, ..charge };
+                self.gates.refund(&tokens, at);
+                self.granted.remove(&tokens);
+                self.done.add(&charge.minus(&tokens));
+                let (count, last) = self.refused;
+                let lately = last.is_some_and(|last| now.saturating_duration_since(last) < REFUSALS);
+                self.refused = (if lately { count + 1 } else { 1 }, Some(now));
             }
             End::Used(used) => {
-                self.gates.settle(&grant.charge, &used, &unseen, now);
-                self.estimated = self.estimated.plus(&grant.charge);
+                let on_its_way = self.lately(now).charge().at_most(&self.under_way);
+                self.gates.settle(&charge, &used, &on_its_way, at, now);
+                self.done.add(&charge);
+                self.done.correct(&charge, &used);
+                self.granted.correct(&charge, &used);
+                self.given_back = self.given_back.plus(&charge.minus(&used));
+                self.estimated = self.estimated.plus(&charge);
                 self.used = self.used.plus(&used);
             }
         }
-        self.gates.read(readings, &unseen, self.in_flight == 0, now);
+        let answered = matches!(end, End::Used(_)) || (end == End::Unknown && !readings.is_empty());
+        if test && answered {
+            self.gates.test_passed(at);
+        }
+        let around = self.around(&grant, self.in_flight == 0, now);
+        self.gates.read(readings, &around, now);
+        if end != End::Unsent && self.gates.is_empty() {
+            self.gates.answered();
+        }
     }
 
     /// Takes the limits that the headers of a running request show, as a stream sends them at its beginning. They only
     /// tighten, since the request's own end is still to come.
     pub fn observe(&mut self, grant: &Grant, readings: &[Reading], now: Instant) {
-        let unseen = self.unseen(grant, now);
-        self.gates.read(readings, &unseen, false, now);
+        let around = self.around(grant, false, now);
+        self.gates.read(readings, &around, now);
     }
 
     /// The provider has answered something: the careful start is over.
@@ -378,9 +428,9 @@ impl<T> Machine<T> {
     }
 
     /// The provider refused a `charge` for a limit: everybody waits for that limit, and comes back one after another.
-    /// Which limit it was may not be known.
-    pub fn block(&mut self, named: Option<&Limit>, charge: &Charge, wait: Duration, now: Instant) {
-        if !self.gates.block(named, charge, wait, now) {
+    /// Which limit it was may not be known; `used` is what the refusal says was used of it.
+    pub fn block(&mut self, named: Option<&Limit>, used: Option<u64>, charge: &Charge, wait: Duration, now: Instant) {
+        if !self.gates.block(named, used, charge, wait, now) {
             self.pause(wait, now);
         }
     }
@@ -394,7 +444,7 @@ impl<T> Machine<T> {
     ///
     /// # Errors
     /// When [`Machine::submit`] would refuse it.
-    pub fn try_forecast(&self, ask: &Ask, now: Instant) -> Result<Forecast, Refusal> {
+    pub fn try_forecast(&mut self, ask: &Ask, now: Instant) -> Result<Forecast, Refusal> {
         self.check(ask)?;
         let forecast = self.forecast(ask, now);
         match ask.deadline.map(|deadline| deadline.saturating_duration_since(now)) {
@@ -403,20 +453,21 @@ impl<T> Machine<T> {
         }
     }
 
-    fn forecast(&self, ask: &Ask, now: Instant) -> Forecast {
+    fn forecast(&mut self, ask: &Ask, now: Instant) -> Forecast {
         let newcomer = Place { priority: ask.priority, tenant: ask.tenant.clone(), arrival: u64::MAX };
         self.forecast_at(&newcomer, &ask.charge, now)
     }
 
     /// When a waiting request will start; `None` when it waits no longer.
-    pub fn explain(&self, ticket: &Ticket, now: Instant) -> Option<Forecast> {
-        let entry = self.queue.get(&ticket.0)?;
-        Some(self.forecast_at(&ticket.0, &entry.charge, now))
+    pub fn explain(&mut self, ticket: &Ticket, now: Instant) -> Option<Forecast> {
+        let charge = self.queue.get(&ticket.0)?.charge;
+        Some(self.forecast_at(&ticket.0, &charge, now))
     }
 
     /// The lane as it stands.
-    pub fn status(&self, now: Instant) -> LaneStatus {
-        let front = self.queue.next(now).and_then(|(_, entry)| self.gates.wait(&entry.charge, now));
+    pub fn status(&mut self, now: Instant) -> LaneStatus {
+        let front = self.queue.next(now).map(|(_, entry)| entry.charge);
+        let front = front.and_then(|charge| self.gates.wait(&charge, now));
         LaneStatus {
             gates: self.gates.status(now),
             waiting: self.queue.len(),
@@ -467,10 +518,11 @@ impl<T> Machine<T> {
     /// Gives the place back if it has to wait.
     fn grant_at_once(&mut self, place: Place, charge: Charge, now: Instant) -> Result<Grant, Place> {
         let free = self.queue.len() == 0 && self.free_place() && !self.is_paused(now);
-        if free && self.gates.reserve(&charge, now).is_ok() { Ok(self.grant(place, charge, now)) } else { Err(place) }
+        let reserved = free.then(|| self.gates.reserve(&charge, now));
+        if let Some(Ok(test)) = reserved { Ok(self.grant(place, charge, test, now)) } else { Err(place) }
     }
 
-    fn forecast_at(&self, place: &Place, charge: &Charge, now: Instant) -> Forecast {
+    fn forecast_at(&mut self, place: &Place, charge: &Charge, now: Instant) -> Forecast {
         let ahead = self.queue.ahead(place);
         let wait = self.gates.wait(&ahead.charge.plus(charge), now);
         let pause = self.paused_until.unwrap_or(now).max(now);
@@ -482,32 +534,62 @@ impl<T> Machine<T> {
         }
     }
 
-    fn grant(&mut self, place: Place, charge: Charge, now: Instant) -> Grant {
+    fn grant(&mut self, place: Place, charge: Charge, test: bool, now: Instant) -> Grant {
         let [earlier, later] = &mut self.marks;
         if now.saturating_duration_since(later.0) >= TRANSIT {
             *earlier = std::mem::replace(later, (now, self.granted));
         }
         self.in_flight += 1;
         self.admitted += 1;
-        self.granted = self.granted.plus(&charge);
+        self.granted.add(&charge);
+        self.under_way = self.under_way.plus(&charge);
+        self.largest = self.largest.at_least(&charge);
         self.first = self.first.or(Some(now));
         self.last = Some(now);
-        Grant { charge, at: now, granted_until: self.granted, ticket: Ticket(place) }
+        Grant {
+            charge,
+            at: now,
+            number: self.granted.requests,
+            done: self.done,
+            given_back: self.given_back,
+            test,
+            ticket: Ticket(place),
+        }
     }
 
-    /// What was granted after `grant`, and so lately that the provider may not have seen it when it answered.
-    fn unseen(&self, grant: &Grant, now: Instant) -> Charge {
+    /// What was granted so lately that the provider may not have seen it.
+    fn lately(&self, now: Instant) -> Paid {
         let [earlier, later] = &self.marks;
         let mark = if now.saturating_duration_since(later.0) >= TRANSIT { later } else { earlier };
-        let lately = self.granted.minus(&mark.1);
-        self.granted.minus(&grant.granted_until).at_most(&lately)
+        self.granted.minus(&mark.1)
+    }
+
+    fn around(&self, grant: &Grant, idle: bool, now: Instant) -> Around {
+        let (refused, last) = self.refused;
+        let lately = last.is_some_and(|last| now.saturating_duration_since(last) < REFUSALS);
+        Around {
+            sent: grant.at,
+            after: self.granted.requests.saturating_sub(grant.number),
+            unanswered: self.granted.minus(&grant.done),
+            lately: self.lately(now),
+            given_back: self.given_back.minus(&grant.given_back),
+            largest: self.largest,
+            refused: if lately { refused } else { 0 },
+            idle,
+        }
     }
 
     fn free_place(&self) -> bool {
         self.max_in_flight.is_none_or(|max| self.in_flight < max)
     }
 
+    /// With no limit known, one request goes ahead to see what its answer tells. Until when the others wait for it.
+    fn scouted_until(&self, now: Instant) -> Option<Instant> {
+        let until = self.first.filter(|_| self.gates.expects_limits() && self.in_flight > 0)? + SCOUT;
+        (now < until).then_some(until)
+    }
+
     fn is_paused(&self, now: Instant) -> bool {
-        self.paused_until.is_some_and(|until| now < until)
+        self.paused_until.is_some_and(|until| now < until) || self.scouted_until(now).is_some()
     }
 }

@@ -1,15 +1,21 @@
 //! The scheduler as plain values. Nothing in this folder waits, reads a clock or touches a network: every function is
 //! told the time, and asking early is harmless.
 
+mod belief;
+mod book;
 mod bucket;
 mod gate;
 mod gates;
 mod machine;
+mod paid;
 mod queue;
+mod refill;
 mod retry;
+mod sight;
+mod window;
 
 pub use bucket::Bucket;
-pub use gate::{Books, Gate, GateStatus, Settlement, Source};
+pub use gate::{Gate, GateStatus, Source};
 pub use gates::{Gates, Wait};
 pub use machine::{Ask, End, Forecast, Grant, LaneStatus, Machine, Refusal, Submitted, Ticket, Wake};
 pub use queue::{Priority, Tenant};

@@ -11,6 +11,7 @@ mod headers;
 mod models;
 mod profile;
 mod provider;
+mod rule;
 mod tiers;
 mod usage;
 
@@ -24,6 +25,7 @@ pub use headers::{Observation, Reading, observe};
 pub use models::pool_of;
 pub use profile::shape_of;
 pub use provider::{Provider, UnknownProvider};
+pub use rule::{Amounts, Rule, Rules};
 pub use tiers::{TierLimits, as_of, has_tier, lookup, tiers};
 pub use usage::{usage_in_bytes, usage_of};
 
