@@ -53,10 +53,24 @@ fn it_serves_limits_until_interrupted_and_tells_what_it_saw() {
 }
 
 #[test]
+fn run_has_its_mock_enforce_other_shapes_than_it_was_told() {
+    let world = World::new();
+    world.requests("in.jsonl", 0..3);
+    let truth = "--mock-shape slice:3 --mock-headers none --mock-charge input --mock-change 3600:0.5";
+    // Two in three seconds for the mock, a bucket of 40 for the program: the third is refused, and comes again.
+    let row = "--mock-latency 0 --rpm 40 --shape refill --report report.json";
+    world.run(&format!("run in.jsonl --mock {row} {truth}")).expect(0);
+    let mock = &world.report()["mock"];
+    assert_eq!((&mock["refused"]["RPM"], &mock["answered"]), (&1.into(), &3.into()));
+}
+
+#[test]
 fn nonsense_is_refused() {
     let world = World::new();
     world.run("mock --port 0 --error-503 2").expect(2).says("probabilities from 0 to 1");
     world.run("mock --port 0 --tier 77").expect(2).says("tier 77");
     world.run("mock --port 0 --rpm many").expect(2);
+    world.run("mock --port 0 --rpm 1 --shape calendar:utc").expect(2).says("RPM cannot have the shape calendar:utc");
+    world.run("mock --port 0 --rpm 1 --change 60").expect(2).says("such as 60:0.5");
     world.run("").expect(2);
 }

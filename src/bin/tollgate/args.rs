@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use tollgate::mock::LimitChange;
 use tollgate::{Limits, Provider, Shape};
 
 /// Sends requests to LLM APIs as fast as the rate limits allow, and not faster.
@@ -237,6 +238,22 @@ pub(crate) struct MockedArgs {
     /// Let the mock give back tokens that were reserved and not used
     #[arg(long, requires = "mock")]
     pub(crate) mock_settle: bool,
+
+    /// How the mock enforces its limits, written as for --shape [default: as --shape says, else refill]
+    #[arg(long, value_name = "SHAPE", value_parser = shape, requires = "mock")]
+    pub(crate) mock_shape: Vec<(ShapeOf, Shape)>,
+
+    /// What the mock charges at admission
+    #[arg(long, value_enum, value_name = "RULE", default_value_t = ChargeArg::Sum)]
+    pub(crate) mock_charge: ChargeArg,
+
+    /// Of what instant the mock's headers tell
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = StampArg::Completion)]
+    pub(crate) mock_headers: StampArg,
+
+    /// After so many seconds the mock's limits become this many times what they were; may be given several times
+    #[arg(long, value_name = "SECONDS:FACTOR", value_parser = change, requires = "mock")]
+    pub(crate) mock_change: Vec<LimitChange>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -302,9 +319,30 @@ pub(crate) struct MockLimitArgs {
     #[command(flatten)]
     pub(crate) amounts: AmountArgs,
 
+    /// How the limits are enforced: refill, sliding, fixed, slice:SECONDS, calendar:pacific or calendar:utc; for one of
+    /// them rpm=…, tpm=… or day=… [default: refill]
+    #[arg(long, value_name = "SHAPE", value_parser = shape)]
+    pub(crate) shape: Vec<(ShapeOf, Shape)>,
+
+    /// When the first whole window of fixed and slice begins, after the start [default: told by the seed]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) phase: Option<Duration>,
+
+    /// After so many seconds all limits become this many times what they were; may be given several times
+    #[arg(long, value_name = "SECONDS:FACTOR", value_parser = change)]
+    pub(crate) change: Vec<LimitChange>,
+
     /// What a request is charged at admission
     #[arg(long, value_enum, value_name = "RULE", default_value_t = ChargeArg::Sum)]
     pub(crate) charge: ChargeArg,
+
+    /// How its input is counted for that
+    #[arg(long, value_enum, value_name = "HOW", default_value_t = CountArg::Chars)]
+    pub(crate) count: CountArg,
+
+    /// Output tokens charged for a request without a cap; 0 charges them when the answer is complete
+    #[arg(long, value_name = "N", default_value_t = 217)]
+    pub(crate) predict: u64,
 
     /// Correct the charge to the real usage when the answer is complete [default]
     #[arg(long, overrides_with = "no_settle")]
@@ -321,6 +359,26 @@ pub(crate) enum ChargeArg {
     Sum,
     /// The larger of the two
     Max,
+    /// The input, and the real output when the answer is complete
+    Input,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CountArg {
+    /// Characters ÷ 4
+    Chars,
+    /// As in the answer's usage
+    Exact,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StampArg {
+    /// There are no rate-limit headers
+    None,
+    /// As it was when the request was admitted
+    Admission,
+    /// As it is when the answer is complete
+    Completion,
 }
 
 #[derive(Debug, clap::Args)]
@@ -330,7 +388,11 @@ pub(crate) struct BehaviourArgs {
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "0")]
     pub(crate) latency: Duration,
 
-    /// Seed of latencies, lengths and faults
+    /// Of what instant the rate-limit headers tell
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = StampArg::Completion)]
+    pub(crate) headers: StampArg,
+
+    /// Seed of latencies, lengths, faults and the phase of windows
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,
 }
@@ -356,6 +418,17 @@ pub(crate) struct FaultArgs {
     /// Let the body trickle
     #[arg(long, value_name = "P", default_value_t = 0.0)]
     pub(crate) slow_body: f64,
+}
+
+/// `60:0.5`.
+fn change(text: &str) -> Result<LimitChange, String> {
+    let wrong = || "expected SECONDS:FACTOR, such as 60:0.5".to_owned();
+    let (at, factor) = text.split_once(':').ok_or_else(wrong)?;
+    let factor: f64 = factor.trim().parse().map_err(|_| wrong())?;
+    if !(factor > 0.0 && factor.is_finite()) {
+        return Err(wrong());
+    }
+    Ok(LimitChange { at: seconds(at)?, factor })
 }
 
 /// A number of seconds, fractions allowed.

@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use tollgate::mock::{Latency, MockConfig};
 use tollgate::{Account, Config, Key, Limits, Provider, Secret, Tier};
 
 use super::row::Shape;
-use crate::args::{LimitArgs, MockedArgs, RowArgs, RunArgs, TalkArgs, TargetArgs, Uncertain};
+use crate::args::{LimitArgs, MockedArgs, RowArgs, RunArgs, ShapeOf, TalkArgs, TargetArgs, Uncertain};
+use crate::mock::{rule, stamp};
 use crate::show;
 
 /// RPM and TPM of `--mock` where nothing else is said: the shipped example takes a few seconds with them, and is held by them.
@@ -41,11 +43,12 @@ pub(crate) enum To {
 }
 
 /// How the embedded mock behaves.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct MockSettings {
-    pub(crate) latency: Duration,
-    pub(crate) seed: u64,
-    pub(crate) settle: bool,
+    /// Everything but its limits, which are those that the scheduler was told …
+    pub(crate) config: MockConfig,
+    /// … in these shapes.
+    pub(crate) shapes: Vec<(ShapeOf, tollgate::Shape)>,
 }
 
 /// How much to tell.
@@ -96,9 +99,20 @@ impl Settings {
 
         let (config, secrets) = config(&target, &limits, &from)?;
         let mock = target.mock.then(|| {
-            let MockedArgs { mock_latency, mock_seed, mock_settle } = mock;
+            let MockedArgs {
+                mock_latency,
+                mock_seed: seed,
+                mock_settle: settle,
+                mock_shape: shapes,
+                mock_charge,
+                mock_headers,
+                mock_change: changes,
+            } = mock;
             let latency = mock_latency.unwrap_or(Duration::from_millis(800));
-            MockSettings { latency, seed: mock_seed, settle: mock_settle }
+            let latency = if latency.is_zero() { Latency::default() } else { Latency::about(latency) };
+            let (charge, headers) = (rule(mock_charge), stamp(mock_headers));
+            let config = MockConfig { latency, seed, settle, charge, headers, changes, ..MockConfig::default() };
+            MockSettings { config, shapes }
         });
         let account = first(&config);
         let limited = account.tier.is_some() || account.limits != Limits::default() || !account.models.is_empty();
