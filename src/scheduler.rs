@@ -12,7 +12,7 @@ use crate::attempt::{Attempt, Facts, Transport};
 use crate::clock;
 use crate::config::{Account, Config, ConfigError, Key};
 use crate::cost::{Charge, Estimate, Limit};
-use crate::engine::{Ask, Forecast, Gates, LaneStatus, Machine, RetryPolicy, Settlement, Source};
+use crate::engine::{Ask, Forecast, Gates, Guess, LaneStatus, Machine, Predictors, RetryPolicy, Settlement, Source};
 use crate::error::{AcquireError, Error, TryAcquireError};
 use crate::inspect;
 use crate::lane::{Counters, Lane, Waiter};
@@ -422,8 +422,18 @@ impl Scheduler {
         let account = &self.inner.accounts[index];
         let lane = self.lane(account, index, &request.model);
         let patience = request.max_wait.and_then(|wait| clock::now().checked_add(wait));
+        let guess = providers::is_guess(lane.provider, estimate).then(|| {
+            Arc::new(Guess {
+                provider: lane.provider,
+                estimate: *estimate,
+                tag: request.tag.clone(),
+                context_window: account.settings.context_window(&request.model),
+            })
+        });
         let ask = Ask {
-            charge: providers::at_admission(lane.provider, estimate, self.inner.config.predicted_output),
+            // Where the prediction matters, the lane makes it.
+            charge: providers::at_admission(lane.provider, estimate, 0),
+            guess,
             priority: request.priority,
             tenant: request.tenant.clone(),
             deadline: [request.deadline, patience].into_iter().flatten().min(),
@@ -471,7 +481,8 @@ impl Scheduler {
         let weights = config.tenants.iter().map(|(name, weight)| (name.as_str().into(), *weight)).collect();
         let mut machine = Machine::new(gates, clock::now())
             .bounded(account.settings.max_concurrent(model), config.max_waiting)
-            .turns(weights, config.ageing);
+            .turns(weights, config.ageing)
+            .predicting(Predictors::new(config.predicted_output, config.output_quantile));
         if self.inner.closed.load(Relaxed) {
             machine.close();
         }
@@ -560,7 +571,9 @@ impl Scheduler {
     pub fn charge(&self, request: &Request) -> Result<(Charge, Option<Limit>), AcquireError> {
         let account = self.account_of(request)?;
         let (lane, ask) = self.ask(account, request, &estimate_here(request)?)?;
-        let too_small = lane.with(|machine| machine.gates().too_small_for(&ask.charge));
-        Ok((ask.charge, too_small))
+        Ok(lane.with(|machine| {
+            let charge = machine.charge(&ask);
+            (charge, machine.gates().too_small_for(&charge))
+        }))
     }
 }

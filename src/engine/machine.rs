@@ -1,6 +1,7 @@
 //! The scheduler of one lane as a value: submit, cancel, poll, finish, observe, and when to ask again.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -8,6 +9,7 @@ use thiserror::Error;
 
 use super::gate::{GateStatus, Source};
 use super::gates::{Gates, Wait};
+use super::predict::{Guess, Predictions, Predictors};
 use super::queue::{Entry, Place, Priority, Queue, Tenant};
 use super::retry::RetryBudget;
 use crate::cost::{Charge, Limit};
@@ -18,6 +20,9 @@ use crate::providers::Reading;
 pub struct Ask {
     /// What it will take.
     pub charge: Charge,
+    /// Where that depends on how long the answer will be: what to guess it from, instead of `charge`. The guess is made
+    /// anew when its turn comes.
+    pub guess: Option<Arc<Guess>>,
     /// How urgent it is.
     pub priority: Priority,
     /// In whose name it waits.
@@ -41,6 +46,7 @@ pub struct Grant {
     pub at: Instant,
     /// Everything granted before and with it, to tell what the provider had not seen yet when it answered.
     granted_until: Charge,
+    guess: Option<Arc<Guess>>,
     ticket: Ticket,
 }
 
@@ -153,6 +159,8 @@ pub struct LaneStatus {
     pub estimated: Charge,
     /// … and what they used.
     pub used: Charge,
+    /// How well outputs without a cap were guessed.
+    pub predictions: Predictions,
 }
 
 /// A request that was granted this long ago has reached the provider, or will not be missed.
@@ -187,6 +195,7 @@ const TRANSIT: Duration = Duration::from_secs(1);
 pub struct Machine<T> {
     gates: Gates,
     queue: Queue<T>,
+    predictors: Predictors,
     /// The retries that the lane may still make.
     pub budget: RetryBudget,
     max_in_flight: Option<u32>,
@@ -211,6 +220,7 @@ impl<T> Machine<T> {
         Self {
             gates,
             queue: Queue::new(HashMap::new(), Duration::from_secs(60)),
+            predictors: Predictors::default(),
             budget: RetryBudget::new(now),
             max_in_flight: None,
             max_waiting: usize::MAX,
@@ -243,6 +253,13 @@ impl<T> Machine<T> {
         self
     }
 
+    /// How outputs without a cap are guessed.
+    #[must_use]
+    pub fn predicting(mut self, predictors: Predictors) -> Self {
+        self.predictors = predictors;
+        self
+    }
+
     /// The limits.
     pub fn gates(&self) -> &Gates {
         &self.gates
@@ -259,9 +276,10 @@ impl<T> Machine<T> {
     /// # Errors
     /// The outer one as [`Machine::submit`], the inner one when it would have to wait.
     pub fn try_submit(&mut self, ask: Ask, now: Instant) -> Result<Result<Grant, Forecast>, Refusal> {
+        let ask = self.priced(ask);
         self.check(&ask)?;
         let place = self.newcomer(ask.priority, ask.tenant.clone());
-        let granted = self.grant_at_once(place, ask.charge, now);
+        let granted = self.grant_at_once(place, ask.charge, &ask.guess, now);
         Ok(granted.map_err(|_| self.forecast(&ask, now)))
     }
 
@@ -270,12 +288,13 @@ impl<T> Machine<T> {
     /// # Errors
     /// When it can never pass, cannot meet its deadline, finds the queue full or the lane closed. Nothing is spent then.
     pub fn submit(&mut self, ask: Ask, payload: impl FnOnce() -> T, now: Instant) -> Result<Submitted, Refusal> {
+        let ask = self.priced(ask);
         self.check(&ask)?;
         let place = match ask.again {
             Some(Ticket(place)) => place,
             None => self.newcomer(ask.priority, ask.tenant),
         };
-        let place = match self.grant_at_once(place, ask.charge, now) {
+        let place = match self.grant_at_once(place, ask.charge, &ask.guess, now) {
             Ok(grant) => return Ok(Submitted::Granted(grant)),
             Err(place) => place,
         };
@@ -288,7 +307,8 @@ impl<T> Machine<T> {
                 return Err(forecast.too_late());
             }
         }
-        let entry = Entry { charge: ask.charge, since: now, deadline: ask.deadline, payload: payload() };
+        let Ask { charge, guess, deadline, .. } = ask;
+        let entry = Entry { charge, guess, since: now, deadline, payload: payload() };
         self.queue.insert(place.clone(), entry);
         Ok(Submitted::Queued(Ticket(place)))
     }
@@ -326,7 +346,7 @@ impl<T> Machine<T> {
             if let Some(until) = self.paused_until.filter(|until| now < *until) {
                 return Some(until);
             }
-            let charge = entry.charge;
+            let charge = entry.guess.as_ref().map_or(entry.charge, |guess| self.guessed(guess));
             if let Some(limit) = self.gates.too_small_for(&charge) {
                 let entry = self.queue.remove(&place)?;
                 let refusal = Refusal::TooLarge { limit, size: charge.get(limit.dimension) };
@@ -337,7 +357,7 @@ impl<T> Machine<T> {
                 return Some(wait.until);
             }
             let entry = self.queue.grant(&place)?;
-            out.push(Wake::Granted(self.grant(place, charge, now), entry.payload));
+            out.push(Wake::Granted(self.grant(place, charge, entry.guess, now), entry.payload));
         }
         None
     }
@@ -357,12 +377,22 @@ impl<T> Machine<T> {
                 self.gates.refund(&tokens);
             }
             End::Used(used) => {
-                self.gates.settle(&grant.charge, &used, &unseen, now);
+                // What the provider never took cannot have been lost in a bucket that it saw full.
+                let never_taken = grant.guess.as_ref().is_some_and(|guess| guess.is_ours_alone());
+                let lost = if never_taken { Charge::default() } else { unseen };
+                self.gates.settle(&grant.charge, &used, &lost, now);
                 self.estimated = self.estimated.plus(&grant.charge);
                 self.used = self.used.plus(&used);
             }
         }
         self.gates.read(readings, &unseen, self.in_flight == 0, now);
+    }
+
+    /// Learns how many tokens of output a granted request really used, where they had to be guessed.
+    pub fn learn(&mut self, grant: &Grant, output: u64) {
+        if let Some(guess) = &grant.guess {
+            self.predictors.observe(guess, grant.charge.output_tokens, output);
+        }
     }
 
     /// Takes the limits that the headers of a running request show, as a stream sends them at its beginning. They only
@@ -395,6 +425,7 @@ impl<T> Machine<T> {
     /// # Errors
     /// When [`Machine::submit`] would refuse it.
     pub fn try_forecast(&self, ask: &Ask, now: Instant) -> Result<Forecast, Refusal> {
+        let ask = &self.priced(ask.clone());
         self.check(ask)?;
         let forecast = self.forecast(ask, now);
         match ask.deadline.map(|deadline| deadline.saturating_duration_since(now)) {
@@ -430,6 +461,7 @@ impl<T> Machine<T> {
                 .map_or(Duration::ZERO, |(last, first)| last.saturating_duration_since(first)),
             estimated: self.estimated,
             used: self.used,
+            predictions: self.predictors.record(),
         }
     }
 
@@ -446,6 +478,28 @@ impl<T> Machine<T> {
     /// Takes no new requests from now on; those that wait and retries of those under way still go.
     pub fn close(&mut self) {
         self.closed = true;
+    }
+
+    /// What a request that came now would be charged: as it says, or as is guessed for it.
+    pub fn charge(&self, ask: &Ask) -> Charge {
+        ask.guess.as_ref().map_or(ask.charge, |guess| self.guessed(guess))
+    }
+
+    fn priced(&self, ask: Ask) -> Ask {
+        Ask { charge: self.charge(&ask), ..ask }
+    }
+
+    /// The charge by what the lane has learned. A guess is no reason to refuse: one that no limit could hold is halved
+    /// until it fits.
+    fn guessed(&self, guess: &Guess) -> Charge {
+        let mut output = self.predictors.predict(guess);
+        loop {
+            let charge = guess.charge(output);
+            if output == 0 || self.gates.too_small_for(&charge).is_none() {
+                return charge;
+            }
+            output /= 2;
+        }
     }
 
     fn check(&self, ask: &Ask) -> Result<(), Refusal> {
@@ -465,9 +519,19 @@ impl<T> Machine<T> {
     }
 
     /// Gives the place back if it has to wait.
-    fn grant_at_once(&mut self, place: Place, charge: Charge, now: Instant) -> Result<Grant, Place> {
+    fn grant_at_once(
+        &mut self,
+        place: Place,
+        charge: Charge,
+        guess: &Option<Arc<Guess>>,
+        now: Instant,
+    ) -> Result<Grant, Place> {
         let free = self.queue.len() == 0 && self.free_place() && !self.is_paused(now);
-        if free && self.gates.reserve(&charge, now).is_ok() { Ok(self.grant(place, charge, now)) } else { Err(place) }
+        if free && self.gates.reserve(&charge, now).is_ok() {
+            Ok(self.grant(place, charge, guess.clone(), now))
+        } else {
+            Err(place)
+        }
     }
 
     fn forecast_at(&self, place: &Place, charge: &Charge, now: Instant) -> Forecast {
@@ -482,7 +546,7 @@ impl<T> Machine<T> {
         }
     }
 
-    fn grant(&mut self, place: Place, charge: Charge, now: Instant) -> Grant {
+    fn grant(&mut self, place: Place, charge: Charge, guess: Option<Arc<Guess>>, now: Instant) -> Grant {
         let [earlier, later] = &mut self.marks;
         if now.saturating_duration_since(later.0) >= TRANSIT {
             *earlier = std::mem::replace(later, (now, self.granted));
@@ -492,7 +556,7 @@ impl<T> Machine<T> {
         self.granted = self.granted.plus(&charge);
         self.first = self.first.or(Some(now));
         self.last = Some(now);
-        Grant { charge, at: now, granted_until: self.granted, ticket: Ticket(place) }
+        Grant { charge, at: now, granted_until: self.granted, guess, ticket: Ticket(place) }
     }
 
     /// What was granted after `grant`, and so lately that the provider may not have seen it when it answered.

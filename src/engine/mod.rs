@@ -5,6 +5,7 @@ mod bucket;
 mod gate;
 mod gates;
 mod machine;
+mod predict;
 mod queue;
 mod retry;
 
@@ -12,6 +13,7 @@ pub use bucket::Bucket;
 pub use gate::{Books, Gate, GateStatus, Settlement, Source};
 pub use gates::{Gates, Wait};
 pub use machine::{Ask, End, Forecast, Grant, LaneStatus, Machine, Refusal, Submitted, Ticket, Wake};
+pub use predict::{Guess, Output, Predictions, Predictor, Predictors};
 pub use queue::{Priority, Tenant};
 pub(crate) use retry::seconds;
 pub use retry::{Backoff, RetryBudget, RetryPolicy};

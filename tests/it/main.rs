@@ -6,6 +6,7 @@ mod client;
 mod floors;
 mod lane;
 mod licences;
+mod predict;
 mod refusals;
 mod saturation;
 mod secrets;

@@ -9,8 +9,9 @@ use anyhow::{Context, Result};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use tempfile::NamedTempFile;
+use tollgate::LaneSnapshot;
+use tollgate::engine::{Predictions, Source};
 use tollgate::mock::Stats;
-use tollgate::{LaneSnapshot, engine::Source};
 
 use super::check::Checked;
 use super::work::Job;
@@ -34,6 +35,8 @@ pub(crate) struct Report {
     estimated_tokens: u64,
     /// … and what they used.
     used_tokens: u64,
+    /// How well outputs without a cap were guessed; `null` where every row has one.
+    guesses: Option<Guesses>,
     /// Attempts admitted.
     attempts: u64,
     /// Answers that refused for a limit (429).
@@ -45,6 +48,31 @@ pub(crate) struct Report {
     /// What the embedded mock saw.
     #[serde(skip_serializing_if = "Option::is_none")]
     mock: Option<Stats>,
+}
+
+/// The guessed outputs of answers whose usage is known, in tokens.
+#[derive(Debug, Serialize)]
+struct Guesses {
+    requests: u64,
+    predicted: u64,
+    used: u64,
+    /// By how much a guess was wrong in the mean, above or below.
+    mean_error: f64,
+    /// The share of requests that used no more than was reserved.
+    covered: f64,
+}
+
+impl Guesses {
+    fn all(lanes: &[LaneSnapshot]) -> Option<Self> {
+        let sum = lanes.iter().fold(Predictions::default(), |sum, lane| sum.plus(&lane.status.predictions));
+        (sum.requests > 0).then(|| Self {
+            requests: sum.requests,
+            predicted: sum.predicted,
+            used: sum.used,
+            mean_error: sum.mean_error(),
+            covered: sum.share_covered(),
+        })
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -133,6 +161,7 @@ impl Report {
             limits,
             estimated_tokens: sum(|lane| lane.status.estimated.tokens),
             used_tokens: sum(|lane| lane.status.used.tokens),
+            guesses: Guesses::all(&lanes),
             attempts: sum(|lane| lane.status.admitted),
             rate_limited: sum(|lane| lane.counters.rate_limited),
             retries: sum(|lane| lane.counters.retries),
@@ -184,6 +213,18 @@ impl Report {
             let share = show::share(self.used_tokens as f64 / self.estimated_tokens as f64);
             let (used, estimated) = (show::count(self.used_tokens), show::count(self.estimated_tokens));
             row("tokens used", format!("{used}, {share} of the {estimated} reserved"));
+        }
+        if let Some(Guesses { requests, predicted, used, mean_error, covered }) = &self.guesses {
+            let each = |tokens: u64| show::count(tokens / requests);
+            let (mean, covered) = (show::count(mean_error.round() as u64), show::share(*covered));
+            row(
+                "output without a cap",
+                format!(
+                    "{} each, guessed {} (off by {mean} in the mean, {covered} covered)",
+                    each(*used),
+                    each(*predicted)
+                ),
+            );
         }
         row("429s", show::count(self.rate_limited));
         row("retries", show::count(self.retries));
