@@ -62,6 +62,9 @@ pub struct Config {
     /// How long the built-in client waits for one whole answer. Default 600 s.
     #[serde(with = "seconds")]
     pub timeout: Duration,
+    /// Which answers are kept (feature `cache`). Default: none.
+    #[cfg(feature = "cache")]
+    pub cache: Option<crate::cache::CacheConfig>,
 }
 
 impl Default for Config {
@@ -76,6 +79,8 @@ impl Default for Config {
             predicted_output: 500,
             output_quantile: 0.5,
             timeout: Duration::from_secs(600),
+            #[cfg(feature = "cache")]
+            cache: None,
         }
     }
 }
@@ -498,6 +503,14 @@ pub enum ConfigError {
         account: String,
         /// Which variable.
         variable: String,
+    },
+    /// The cache's folder cannot be used.
+    #[error("cannot keep answers in {}; name another folder for the cache", folder.display())]
+    Cache {
+        /// Which folder.
+        folder: PathBuf,
+        /// Why.
+        source: std::io::Error,
     },
     /// The HTTP client cannot be set up.
     #[error("cannot set up the HTTP client")]

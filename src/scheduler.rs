@@ -52,6 +52,8 @@ struct Inner {
     seeds: AtomicU64,
     #[cfg(feature = "client")]
     http: crate::client::Http,
+    #[cfg(feature = "cache")]
+    cache: Option<Arc<crate::cache::Cache>>,
 }
 
 #[derive(Debug)]
@@ -91,7 +93,7 @@ pub struct LaneSnapshot {
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct Builder {
-    config: Config,
+    pub(crate) config: Config,
     accounts: Vec<Account>,
 }
 
@@ -179,6 +181,8 @@ impl Scheduler {
                 seeds: AtomicU64::new(fastrand::u64(..)),
                 #[cfg(feature = "client")]
                 http: crate::client::Http::new(&config)?,
+                #[cfg(feature = "cache")]
+                cache: config.cache.as_ref().map(crate::cache::Cache::open).transpose()?.map(Arc::new),
                 config,
             }),
         })
@@ -329,6 +333,18 @@ impl Scheduler {
     #[cfg(feature = "client")]
     pub(crate) fn http(&self) -> &crate::client::Http {
         &self.inner.http
+    }
+
+    #[cfg(feature = "cache")]
+    pub(crate) fn cache(&self) -> Option<&Arc<crate::cache::Cache>> {
+        self.inner.cache.as_ref()
+    }
+
+    /// Name and address of the account that a request asks for; `None` if there is none of that name.
+    #[cfg(feature = "cache")]
+    pub(crate) fn names(&self, request: &Request) -> Option<[&str; 2]> {
+        let account = &self.inner.accounts[self.account_of(request).ok()?];
+        Some([account.settings.name(), account.base_url.as_deref().unwrap_or_default()])
     }
 
     /// The one loop that makes attempts.

@@ -1,6 +1,8 @@
 //! The promises of the library, one module each.
 
 mod books;
+#[cfg(all(feature = "cache", feature = "mock"))]
+mod cache;
 #[cfg(all(feature = "client", feature = "mock"))]
 mod client;
 mod floors;

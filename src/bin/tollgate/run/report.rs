@@ -9,9 +9,9 @@ use anyhow::{Context, Result};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use tempfile::NamedTempFile;
-use tollgate::LaneSnapshot;
 use tollgate::engine::{Predictions, Source};
 use tollgate::mock::Stats;
+use tollgate::{CacheStats, LaneSnapshot};
 
 use super::check::Checked;
 use super::work::Job;
@@ -45,6 +45,9 @@ pub(crate) struct Report {
     /// Attempts that failed in other ways.
     failed_attempts: u64,
     interrupted: bool,
+    /// How often the cache helped; missing without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache: Option<CacheStats>,
     /// What the embedded mock saw.
     #[serde(skip_serializing_if = "Option::is_none")]
     mock: Option<Stats>,
@@ -167,6 +170,7 @@ impl Report {
             retries: sum(|lane| lane.counters.retries),
             failed_attempts: sum(|lane| lane.counters.failed),
             interrupted: job.stop.interrupted(),
+            cache: job.scheduler.cache_stats(),
             mock,
         }
     }
@@ -200,6 +204,12 @@ impl Report {
         row("failed", show::count(failed));
         if left > 0 {
             row("left", show::count(left));
+        }
+        if let Some(cache) = &self.cache {
+            let CacheStats { fresh, shared, stale, .. } = cache;
+            let [fresh, shared, stale] = [fresh, shared, stale].map(|rows| show::count(*rows));
+            let answered = show::count(cache.answered());
+            row("answered without a call", format!("{answered} ({fresh} kept, {shared} shared, {stale} old)"));
         }
         row("elapsed", time(self.elapsed_s));
         match self.ratio {

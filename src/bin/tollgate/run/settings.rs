@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use tollgate::{Account, Config, Key, Limits, Provider, Secret, Tier};
 
 use super::row::Shape;
-use crate::args::{LimitArgs, MockedArgs, RowArgs, RunArgs, TalkArgs, TargetArgs, Uncertain};
+use crate::args::{CacheArgs, LimitArgs, MockedArgs, RowArgs, RunArgs, TalkArgs, TargetArgs, Uncertain};
 use crate::show;
 
 /// RPM and TPM of `--mock` where nothing else is said: the shipped example takes a few seconds with them, and is held by them.
@@ -78,7 +78,7 @@ pub(crate) struct Settings {
 
 impl Settings {
     pub(crate) fn new(args: RunArgs) -> Result<Self> {
-        let RunArgs { input, rows, target, limits, mock, talk } = args;
+        let RunArgs { input, rows, target, limits, cache, mock, talk } = args;
         let RowArgs { output, endpoint, skip_invalid, retry_failed, uncertain } = rows;
         let TalkArgs { report, quiet, verbose } = talk;
         let mut warnings = Vec::new();
@@ -94,7 +94,8 @@ impl Settings {
             bail!("--retry-failed needs a file of results; name it with -o");
         }
 
-        let (config, secrets) = config(&target, &limits, &from)?;
+        let (mut config, secrets) = config(&target, &limits, &from)?;
+        set_cache(&mut config, cache)?;
         let mock = target.mock.then(|| {
             let MockedArgs { mock_latency, mock_seed, mock_settle } = mock;
             let latency = mock_latency.unwrap_or(Duration::from_millis(800));
@@ -190,6 +191,23 @@ fn config(target: &TargetArgs, limits: &LimitArgs, from: &From) -> Result<(Confi
     };
     let secrets = secrets.into_iter().filter(|secret: &Secret| secret.expose().len() >= SHORTEST_SECRET).collect();
     Ok((config, secrets))
+}
+
+fn set_cache(config: &mut Config, typed: CacheArgs) -> Result<()> {
+    let CacheArgs { cache, cache_memory, cache_sampled, cache_ttl, stale_if_error } = typed;
+    if cache.is_some() || cache_memory {
+        config.cache.get_or_insert_default().folder = cache;
+    }
+    let Some(config) = &mut config.cache else {
+        if cache_sampled || cache_ttl.is_some() || stale_if_error.is_some() {
+            bail!("there is no cache to be set up; add --cache DIR or --cache-memory");
+        }
+        return Ok(());
+    };
+    config.sampled |= cache_sampled;
+    config.ttl = cache_ttl.unwrap_or(config.ttl);
+    config.stale_if_error = stale_if_error.unwrap_or(config.stale_if_error);
+    Ok(())
 }
 
 fn set_limits(account: &mut Account, target: &TargetArgs, limits: &LimitArgs) {
@@ -326,7 +344,9 @@ pub(crate) fn with_address(config: &Config, url: Option<String>) -> Config {
 
 /// Opens nothing and sends nothing: a scheduler that is only asked for sizes and limits.
 pub(crate) fn checker(config: &Config) -> Result<tollgate::Scheduler> {
-    tollgate::Scheduler::from_config(config.clone()).context("the settings do not fit together")
+    // The cache's file is for one scheduler at a time.
+    let config = Config { cache: None, ..config.clone() };
+    tollgate::Scheduler::from_config(config).context("the settings do not fit together")
 }
 
 #[cfg(test)]
