@@ -40,12 +40,25 @@ pub struct Reply {
     pub status: u16,
     /// The body as it came.
     pub body: Bytes,
-    /// What the call used, if the answer says so.
+    /// What the call used, if the answer says so; for a cached answer, what the call used that brought it.
     pub usage: Option<Usage>,
     /// The provider's name for the call.
     pub request_id: Option<String>,
-    /// Attempts it took.
+    /// Attempts it took; 0 for a cached answer.
     pub attempts: u32,
+    pub(crate) cached: Option<Cached>,
+}
+
+/// Where an answer comes from that no call was made for (feature `cache`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cached {
+    /// It was kept and is still good.
+    Fresh,
+    /// An identical request was under way, and this is its answer.
+    Shared,
+    /// It is old, and the provider fails.
+    Stale,
 }
 
 impl Reply {
@@ -55,6 +68,11 @@ impl Reply {
     /// When it is not JSON.
     pub fn json(&self) -> Result<Value, serde_json::Error> {
         serde_json::from_slice(&self.body)
+    }
+
+    /// Where it comes from if no call was made for it; `None` for a call of its own.
+    pub fn cached(&self) -> Option<Cached> {
+        self.cached
     }
 
     /// The text of a chat completion's first choice.
@@ -155,13 +173,29 @@ impl Scheduler {
         path: &str,
         body: impl Into<Bytes>,
     ) -> Result<Reply, Error<ClientError>> {
-        let answered = self.make(request, path, body.into()).await?;
+        let body = body.into();
+        #[cfg(feature = "cache")]
+        if self.cache().is_some() {
+            return self.send_through_cache(request, path, body).await;
+        }
+        self.fetch(request, path, body, || ()).await
+    }
+
+    /// Makes the call. `sent` is told when an attempt begins.
+    pub(crate) async fn fetch(
+        &self,
+        request: Request,
+        path: &str,
+        body: Bytes,
+        sent: impl Fn(),
+    ) -> Result<Reply, Error<ClientError>> {
+        let answered = self.make(request, path, body, sent).await?;
         let Answered { value, permit, facts, attempts } = answered;
         permit.answered(facts.usage, &facts.answer);
         let status = value.status().as_u16();
         let transport = |error| Error::Call { error: ClientError::Transport(error), attempts, failure: None };
         let body = value.bytes().await.map_err(transport)?;
-        Ok(Reply { status, body, usage: facts.usage, request_id: facts.answer.request_id, attempts })
+        Ok(Reply { status, body, usage: facts.usage, request_id: facts.answer.request_id, attempts, cached: None })
     }
 
     /// A chat completion that arrives in pieces. `body` must say `"stream": true`; it is sent as it is.
@@ -172,7 +206,7 @@ impl Scheduler {
     /// # Cancel safety
     /// As [`Scheduler::submit`].
     pub async fn chat_stream<B: Serialize + ?Sized>(&self, body: &B) -> Result<ChatStream, Error<ClientError>> {
-        let answered = self.make(Request::chat(body), "/chat/completions", bytes_of(body).into()).await?;
+        let answered = self.make(Request::chat(body), "/chat/completions", bytes_of(body).into(), || ()).await?;
         Ok(ChatStream::new(answered.value, answered.permit, answered.facts))
     }
 
@@ -203,14 +237,19 @@ impl Scheduler {
         request: Request,
         path: &str,
         body: Bytes,
+        sent: impl Fn(),
     ) -> Result<Answered<reqwest::Response>, Error<ClientError>> {
-        let call = |attempt: Attempt| self.http().post(&attempt, path, body.clone()).send();
+        let call = |attempt: Attempt| {
+            sent();
+            self.http().post(&attempt, path, body.clone()).send()
+        };
         match self.run(request, call).await {
             Ended::Answered(answered) => Ok(answered),
             Ended::ErrorAnswer { failure, attempts, .. } => {
                 Err(Error::Call { error: ClientError::Status(failure.clone()), attempts, failure: Some(failure) })
             }
             Ended::Failed(Error::Refused { reason, attempts, last }) => Err(Error::Refused { reason, attempts, last }),
+            Ended::Failed(Error::Shared { failure, attempts }) => Err(Error::Shared { failure, attempts }),
             Ended::Failed(Error::Call { error, attempts, failure }) => {
                 Err(Error::Call { error: ClientError::Transport(error.without_url()), attempts, failure })
             }

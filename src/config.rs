@@ -52,11 +52,19 @@ pub struct Config {
     /// enough for 1,500 requests without a 429.
     #[serde(with = "seconds")]
     pub jitter_margin: Duration,
-    /// Output that is reserved for a request without a cap, per choice. Default 500 tokens.
+    /// Output that is reserved for a request without a cap, per choice, until answers to its kind have shown how long they
+    /// are; see [`Request::tag`](crate::Request::tag). Default 500 tokens.
     pub predicted_output: u64,
+    /// Which part of the answers without a cap is to be no longer than what is reserved for them, from 0 to 1. Never less
+    /// is reserved than their mean, which is what many of them take together. Default 0.5; more where few long answers
+    /// fit into a limit at a time and overruns are worse than idle limit.
+    pub output_quantile: f64,
     /// How long the built-in client waits for one whole answer. Default 600 s.
     #[serde(with = "seconds")]
     pub timeout: Duration,
+    /// Which answers are kept (feature `cache`). Default: none.
+    #[cfg(feature = "cache")]
+    pub cache: Option<crate::cache::CacheConfig>,
 }
 
 impl Default for Config {
@@ -69,7 +77,10 @@ impl Default for Config {
             ageing: Duration::from_secs(60),
             jitter_margin: Duration::from_millis(500),
             predicted_output: 500,
+            output_quantile: 0.5,
             timeout: Duration::from_secs(600),
+            #[cfg(feature = "cache")]
+            cache: None,
         }
     }
 }
@@ -119,6 +130,9 @@ impl Config {
         }
         if self.accounts.is_empty() {
             return Err(ConfigError::NoAccount);
+        }
+        if !(0.0..=1.0).contains(&self.output_quantile) {
+            return Err(ConfigError::Quantile { given: self.output_quantile });
         }
         if self.retry.max_attempts == 0 {
             return Err(ConfigError::NoAttempts);
@@ -178,6 +192,8 @@ pub struct Limits {
     pub otpm: Option<u64>,
     /// Requests under way at once.
     pub max_concurrent: Option<u32>,
+    /// The most tokens that prompt and answer can be together; bounds what is reserved for an answer without a cap.
+    pub context_window: Option<u64>,
     /// How all of them are enforced, where it is neither the provider's usual way nor to be found out.
     pub shape: Option<Shape>,
     /// The same for requests per second and minute only …
@@ -384,6 +400,11 @@ impl Account {
         self.own_limits(model).find_map(|limits| limits.max_concurrent)
     }
 
+    /// The most tokens that a prompt of `model` and its answer can be together.
+    pub(crate) fn context_window(&self, model: &str) -> Option<u64> {
+        self.own_limits(model).find_map(|limits| limits.context_window)
+    }
+
     fn own_limits<'a>(&'a self, model: &'a str) -> impl Iterator<Item = &'a Limits> {
         let named = [model, self.pool_of(model)];
         named.into_iter().filter_map(|name| self.models.get(name)).chain([&self.limits])
@@ -469,6 +490,12 @@ pub enum ConfigError {
     /// `max_attempts` of zero sends nothing.
     #[error("retry.max_attempts is 0, which sends nothing; 1 means no retries")]
     NoAttempts,
+    /// The quantile of the output is none.
+    #[error("output_quantile is {given}; it must be from 0 to 1")]
+    Quantile {
+        /// What it is.
+        given: f64,
+    },
     /// A key's environment variable is not set.
     #[error("account {account}: the environment variable {variable} is not set; it should hold the API key")]
     MissingKey {
@@ -476,6 +503,14 @@ pub enum ConfigError {
         account: String,
         /// Which variable.
         variable: String,
+    },
+    /// The cache's folder cannot be used.
+    #[error("cannot keep answers in {}; name another folder for the cache", folder.display())]
+    Cache {
+        /// Which folder.
+        folder: PathBuf,
+        /// Why.
+        source: std::io::Error,
     },
     /// The HTTP client cannot be set up.
     #[error("cannot set up the HTTP client")]

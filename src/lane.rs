@@ -68,8 +68,8 @@ impl State {
 pub(crate) enum Heard<'a> {
     /// It was not sent, or given up.
     Nothing,
-    /// It went well.
-    Answer,
+    /// It went well, with so many tokens of output if that is known.
+    Answer { output: Option<u64> },
     /// It failed; a lane that is refused without being told for how long waits for this time.
     Failure(&'a Failure, Duration),
 }
@@ -78,7 +78,7 @@ impl Heard<'_> {
     fn is_answer(self) -> bool {
         match self {
             Heard::Nothing => false,
-            Heard::Answer => true,
+            Heard::Answer { .. } => true,
             Heard::Failure(failure, _) => (100..500).contains(&failure.status),
         }
     }
@@ -211,6 +211,9 @@ impl Lane {
         let now = clock::now();
         let charge = grant.charge;
         let mut state = self.lock();
+        if let Heard::Answer { output: Some(output) } = heard {
+            state.machine.learn(&grant, output);
+        }
         state.machine.finish(grant, end, &answer.readings, now);
         // An answer that is the provider's own, and not that of a broken way to it, ends the careful start.
         if heard.is_answer() {

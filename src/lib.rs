@@ -2,6 +2,8 @@
 #![cfg_attr(not(feature = "client"), doc = "A rate-limit-aware request scheduler for LLM APIs.")]
 
 mod attempt;
+#[cfg(feature = "cache")]
+mod cache;
 #[cfg(feature = "client")]
 mod client;
 mod clock;
@@ -24,8 +26,10 @@ mod stream;
 pub mod tokens;
 
 pub use attempt::Attempt;
+#[cfg(feature = "cache")]
+pub use cache::{CacheConfig, CacheStats, Lead, Lookup};
 #[cfg(feature = "client")]
-pub use client::{ClientError, Reply};
+pub use client::{Cached, ClientError, Reply};
 pub use config::{Account, Config, ConfigError, Key, Limits, Tier};
 pub use cost::{Charge, DAY, Dimension, Estimate, Limit, MINUTE, SECOND, Shape, UnknownShape, Usage, Zone};
 pub use engine::{Forecast, Priority, Refusal, RetryPolicy};

@@ -107,7 +107,8 @@ impl Permit {
             ),
             (None, None) => None,
         };
-        self.finish(used.map_or(End::Unknown, End::Used), answer, Heard::Answer);
+        let output = usage.map(|usage| usage.output_tokens);
+        self.finish(used.map_or(End::Unknown, End::Used), answer, Heard::Answer { output });
     }
 
     /// The provider answered with an error, or not at all. `default_wait` is how long a refused lane waits if the answer

@@ -12,7 +12,7 @@ use crate::attempt::{Attempt, Facts, Transport};
 use crate::clock;
 use crate::config::{Account, Config, ConfigError, Key};
 use crate::cost::{Charge, Estimate, Limit};
-use crate::engine::{Ask, Forecast, Gates, LaneStatus, Machine, RetryPolicy, Source};
+use crate::engine::{Ask, Forecast, Gates, Guess, LaneStatus, Machine, Predictors, RetryPolicy, Source};
 use crate::error::{AcquireError, Error, TryAcquireError};
 use crate::inspect;
 use crate::lane::{Counters, Lane, Waiter};
@@ -52,6 +52,8 @@ struct Inner {
     seeds: AtomicU64,
     #[cfg(feature = "client")]
     http: crate::client::Http,
+    #[cfg(feature = "cache")]
+    cache: Option<Arc<crate::cache::Cache>>,
 }
 
 #[derive(Debug)]
@@ -91,7 +93,7 @@ pub struct LaneSnapshot {
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct Builder {
-    config: Config,
+    pub(crate) config: Config,
     accounts: Vec<Account>,
 }
 
@@ -179,6 +181,8 @@ impl Scheduler {
                 seeds: AtomicU64::new(fastrand::u64(..)),
                 #[cfg(feature = "client")]
                 http: crate::client::Http::new(&config)?,
+                #[cfg(feature = "cache")]
+                cache: config.cache.as_ref().map(crate::cache::Cache::open).transpose()?.map(Arc::new),
                 config,
             }),
         })
@@ -331,6 +335,18 @@ impl Scheduler {
         &self.inner.http
     }
 
+    #[cfg(feature = "cache")]
+    pub(crate) fn cache(&self) -> Option<&Arc<crate::cache::Cache>> {
+        self.inner.cache.as_ref()
+    }
+
+    /// Name and address of the account that a request asks for; `None` if there is none of that name.
+    #[cfg(feature = "cache")]
+    pub(crate) fn names(&self, request: &Request) -> Option<[&str; 2]> {
+        let account = &self.inner.accounts[self.account_of(request).ok()?];
+        Some([account.settings.name(), account.base_url.as_deref().unwrap_or_default()])
+    }
+
     /// The one loop that makes attempts.
     pub(crate) async fn run<T, E, F, C>(&self, request: Request, mut call: F) -> Ended<T, E>
     where
@@ -422,8 +438,18 @@ impl Scheduler {
         let account = &self.inner.accounts[index];
         let lane = self.lane(account, index, &request.model);
         let patience = request.max_wait.and_then(|wait| clock::now().checked_add(wait));
+        let guess = providers::is_guess(lane.provider, estimate).then(|| {
+            Arc::new(Guess {
+                provider: lane.provider,
+                estimate: *estimate,
+                tag: request.tag.clone(),
+                context_window: account.settings.context_window(&request.model),
+            })
+        });
         let ask = Ask {
-            charge: providers::at_admission(lane.provider, estimate, self.inner.config.predicted_output),
+            // Where the prediction matters, the lane makes it.
+            charge: providers::at_admission(lane.provider, estimate, 0),
+            guess,
             priority: request.priority,
             tenant: request.tenant.clone(),
             deadline: [request.deadline, patience].into_iter().flatten().min(),
@@ -472,7 +498,8 @@ impl Scheduler {
         let weights = config.tenants.iter().map(|(name, weight)| (name.as_str().into(), *weight)).collect();
         let mut machine = Machine::new(gates, clock::now())
             .bounded(account.settings.max_concurrent(model), config.max_waiting)
-            .turns(weights, config.ageing);
+            .turns(weights, config.ageing)
+            .predicting(Predictors::new(config.predicted_output, config.output_quantile));
         if self.inner.closed.load(Relaxed) {
             machine.close();
         }
@@ -552,7 +579,9 @@ impl Scheduler {
     pub fn charge(&self, request: &Request) -> Result<(Charge, Option<Limit>), AcquireError> {
         let account = self.account_of(request)?;
         let (lane, ask) = self.ask(account, request, &estimate_here(request)?)?;
-        let too_small = lane.with(|machine| machine.gates().too_small_for(&ask.charge));
-        Ok((ask.charge, too_small))
+        Ok(lane.with(|machine| {
+            let charge = machine.charge(&ask);
+            (charge, machine.gates().too_small_for(&charge))
+        }))
     }
 }

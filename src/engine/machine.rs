@@ -1,6 +1,7 @@
 //! The scheduler of one lane as a value: submit, cancel, poll, finish, observe, and when to ask again.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -9,6 +10,7 @@ use thiserror::Error;
 use super::gate::{GateStatus, Source};
 use super::gates::{Around, Gates, Wait};
 use super::paid::Paid;
+use super::predict::{Guess, Predictions, Predictors};
 use super::queue::{Entry, Place, Priority, Queue, Tenant};
 use super::retry::RetryBudget;
 use crate::cost::{Charge, Limit};
@@ -19,6 +21,9 @@ use crate::providers::Reading;
 pub struct Ask {
     /// What it will take.
     pub charge: Charge,
+    /// Where that depends on how long the answer will be: what to guess it from, instead of `charge`. The guess is made
+    /// anew when its turn comes.
+    pub guess: Option<Arc<Guess>>,
     /// How urgent it is.
     pub priority: Priority,
     /// In whose name it waits.
@@ -48,6 +53,7 @@ pub struct Grant {
     given_back: Charge,
     /// Whether it was let pass to see if it is refused.
     test: bool,
+    guess: Option<Arc<Guess>>,
     ticket: Ticket,
 }
 
@@ -161,6 +167,8 @@ pub struct LaneStatus {
     pub estimated: Charge,
     /// … and what they used.
     pub used: Charge,
+    /// How well outputs without a cap were guessed.
+    pub predictions: Predictions,
 }
 
 /// A request that was granted this long ago has reached the provider, or will not be missed.
@@ -199,6 +207,7 @@ const REFUSALS: Duration = Duration::from_secs(120);
 pub struct Machine<T> {
     gates: Gates,
     queue: Queue<T>,
+    predictors: Predictors,
     /// The retries that the lane may still make.
     pub budget: RetryBudget,
     max_in_flight: Option<u32>,
@@ -234,6 +243,7 @@ impl<T> Machine<T> {
         Self {
             gates,
             queue: Queue::new(HashMap::new(), Duration::from_secs(60)),
+            predictors: Predictors::default(),
             budget: RetryBudget::new(now),
             max_in_flight: None,
             max_waiting: usize::MAX,
@@ -271,6 +281,13 @@ impl<T> Machine<T> {
         self
     }
 
+    /// How outputs without a cap are guessed.
+    #[must_use]
+    pub fn predicting(mut self, predictors: Predictors) -> Self {
+        self.predictors = predictors;
+        self
+    }
+
     /// The limits.
     pub fn gates(&self) -> &Gates {
         &self.gates
@@ -287,9 +304,10 @@ impl<T> Machine<T> {
     /// # Errors
     /// The outer one as [`Machine::submit`], the inner one when it would have to wait.
     pub fn try_submit(&mut self, ask: Ask, now: Instant) -> Result<Result<Grant, Forecast>, Refusal> {
+        let ask = self.priced(ask);
         self.check(&ask)?;
         let place = self.newcomer(ask.priority, ask.tenant.clone());
-        let granted = self.grant_at_once(place, ask.charge, now);
+        let granted = self.grant_at_once(place, ask.charge, &ask.guess, now);
         Ok(granted.map_err(|_| self.forecast(&ask, now)))
     }
 
@@ -298,12 +316,13 @@ impl<T> Machine<T> {
     /// # Errors
     /// When it can never pass, cannot meet its deadline, finds the queue full or the lane closed. Nothing is spent then.
     pub fn submit(&mut self, ask: Ask, payload: impl FnOnce() -> T, now: Instant) -> Result<Submitted, Refusal> {
+        let ask = self.priced(ask);
         self.check(&ask)?;
         let place = match ask.again {
             Some(Ticket(place)) => place,
             None => self.newcomer(ask.priority, ask.tenant),
         };
-        let place = match self.grant_at_once(place, ask.charge, now) {
+        let place = match self.grant_at_once(place, ask.charge, &ask.guess, now) {
             Ok(grant) => return Ok(Submitted::Granted(grant)),
             Err(place) => place,
         };
@@ -316,7 +335,8 @@ impl<T> Machine<T> {
                 return Err(forecast.too_late());
             }
         }
-        let entry = Entry { charge: ask.charge, since: now, deadline: ask.deadline, payload: payload() };
+        let Ask { charge, guess, deadline, .. } = ask;
+        let entry = Entry { charge, guess, since: now, deadline, payload: payload() };
         self.queue.insert(place.clone(), entry);
         Ok(Submitted::Queued(Ticket(place)))
     }
@@ -354,7 +374,7 @@ impl<T> Machine<T> {
             if let Some(until) = self.paused_until.max(self.scouted_until(now)).filter(|until| now < *until) {
                 return Some(until);
             }
-            let charge = entry.charge;
+            let charge = entry.guess.as_ref().map_or(entry.charge, |guess| self.guessed(guess));
             if let Some(limit) = self.gates.too_small_for(&charge) {
                 let entry = self.queue.remove(&place)?;
                 let refusal = Refusal::TooLarge { limit, size: charge.get(limit.dimension) };
@@ -366,14 +386,14 @@ impl<T> Machine<T> {
                 Err(wait) => return Some(wait.until),
             };
             let entry = self.queue.grant(&place)?;
-            out.push(Wake::Granted(self.grant(place, charge, test, now), entry.payload));
+            out.push(Wake::Granted(self.grant(place, charge, entry.guess, test, now), entry.payload));
         }
         None
     }
 
     /// Takes a grant back, corrects the books, and then takes the limits that the answer's headers show.
     pub fn finish(&mut self, grant: Grant, end: End, readings: &[Reading], now: Instant) {
-        let Grant { charge, at, test, .. } = grant;
+        let Grant { charge, at, test, ref guess, .. } = grant;
         self.in_flight = self.in_flight.saturating_sub(1);
         self.under_way = self.under_way.minus(&charge);
         self.gates.ended(&charge);
@@ -394,8 +414,10 @@ impl<T> Machine<T> {
                 self.refused = (if lately { count + 1 } else { 1 }, Some(now));
             }
             End::Used(used) => {
-                let on_its_way = self.lately(now).charge().at_most(&self.under_way);
-                self.gates.settle(&charge, &used, &on_its_way, at, now);
+                // What the provider never took cannot have been lost in a bucket that it saw full.
+                let never_taken = guess.as_ref().is_some_and(|guess| guess.is_ours_alone());
+                let lately = if never_taken { Charge::default() } else { self.lately(now).charge() };
+                self.gates.settle(&charge, &used, &lately.at_most(&self.under_way), at, now);
                 self.done.add(&charge);
                 self.done.correct(&charge, &used);
                 self.granted.correct(&charge, &used);
@@ -412,6 +434,13 @@ impl<T> Machine<T> {
         self.gates.read(readings, &around, now);
         if end != End::Unsent && self.gates.is_empty() {
             self.gates.answered();
+        }
+    }
+
+    /// Learns how many tokens of output a granted request really used, where they had to be guessed.
+    pub fn learn(&mut self, grant: &Grant, output: u64) {
+        if let Some(guess) = &grant.guess {
+            self.predictors.observe(guess, grant.charge.output_tokens, output);
         }
     }
 
@@ -445,6 +474,7 @@ impl<T> Machine<T> {
     /// # Errors
     /// When [`Machine::submit`] would refuse it.
     pub fn try_forecast(&mut self, ask: &Ask, now: Instant) -> Result<Forecast, Refusal> {
+        let ask = &self.priced(ask.clone());
         self.check(ask)?;
         let forecast = self.forecast(ask, now);
         match ask.deadline.map(|deadline| deadline.saturating_duration_since(now)) {
@@ -481,6 +511,7 @@ impl<T> Machine<T> {
                 .map_or(Duration::ZERO, |(last, first)| last.saturating_duration_since(first)),
             estimated: self.estimated,
             used: self.used,
+            predictions: self.predictors.record(),
         }
     }
 
@@ -497,6 +528,28 @@ impl<T> Machine<T> {
     /// Takes no new requests from now on; those that wait and retries of those under way still go.
     pub fn close(&mut self) {
         self.closed = true;
+    }
+
+    /// What a request that came now would be charged: as it says, or as is guessed for it.
+    pub fn charge(&self, ask: &Ask) -> Charge {
+        ask.guess.as_ref().map_or(ask.charge, |guess| self.guessed(guess))
+    }
+
+    fn priced(&self, ask: Ask) -> Ask {
+        Ask { charge: self.charge(&ask), ..ask }
+    }
+
+    /// The charge by what the lane has learned. A guess is no reason to refuse: one that no limit could hold is halved
+    /// until it fits.
+    fn guessed(&self, guess: &Guess) -> Charge {
+        let mut output = self.predictors.predict(guess);
+        loop {
+            let charge = guess.charge(output);
+            if output == 0 || self.gates.too_small_for(&charge).is_none() {
+                return charge;
+            }
+            output /= 2;
+        }
     }
 
     fn check(&self, ask: &Ask) -> Result<(), Refusal> {
@@ -516,10 +569,16 @@ impl<T> Machine<T> {
     }
 
     /// Gives the place back if it has to wait.
-    fn grant_at_once(&mut self, place: Place, charge: Charge, now: Instant) -> Result<Grant, Place> {
+    fn grant_at_once(
+        &mut self,
+        place: Place,
+        charge: Charge,
+        guess: &Option<Arc<Guess>>,
+        now: Instant,
+    ) -> Result<Grant, Place> {
         let free = self.queue.len() == 0 && self.free_place() && !self.is_paused(now);
         let reserved = free.then(|| self.gates.reserve(&charge, now));
-        if let Some(Ok(test)) = reserved { Ok(self.grant(place, charge, test, now)) } else { Err(place) }
+        if let Some(Ok(test)) = reserved { Ok(self.grant(place, charge, guess.clone(), test, now)) } else { Err(place) }
     }
 
     fn forecast_at(&mut self, place: &Place, charge: &Charge, now: Instant) -> Forecast {
@@ -534,7 +593,7 @@ impl<T> Machine<T> {
         }
     }
 
-    fn grant(&mut self, place: Place, charge: Charge, test: bool, now: Instant) -> Grant {
+    fn grant(&mut self, place: Place, charge: Charge, guess: Option<Arc<Guess>>, test: bool, now: Instant) -> Grant {
         let [earlier, later] = &mut self.marks;
         if now.saturating_duration_since(later.0) >= TRANSIT {
             *earlier = std::mem::replace(later, (now, self.granted));
@@ -553,6 +612,7 @@ impl<T> Machine<T> {
             done: self.done,
             given_back: self.given_back,
             test,
+            guess,
             ticket: Ticket(place),
         }
     }

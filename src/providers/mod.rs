@@ -17,7 +17,7 @@ mod usage;
 
 use std::time::Duration;
 
-pub use charge::{at_admission, at_completion};
+pub use charge::{at_admission, at_completion, is_guess};
 pub(crate) use classify::clean;
 pub use classify::{Class, Failure, LimitHit, Retry, classify, classify_stream_error};
 pub use duration::{parse_duration, parse_retry_after, until_midnight, until_pacific_midnight};

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "the helpers are part of the tests")]
 #![expect(clippy::disallowed_methods, reason = "other processes do not know a paused clock")]
 
+mod cache;
 mod checks;
 mod example;
 mod failures;

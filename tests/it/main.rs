@@ -1,11 +1,14 @@
 //! The promises of the library, one module each.
 
 mod books;
+#[cfg(all(feature = "cache", feature = "mock"))]
+mod cache;
 #[cfg(all(feature = "client", feature = "mock"))]
 mod client;
 mod floors;
 mod lane;
 mod licences;
+mod predict;
 mod refusals;
 mod saturation;
 mod secrets;

@@ -57,6 +57,8 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
     #[command(flatten)]
+    pub(crate) cache: CacheArgs,
+    #[command(flatten)]
     pub(crate) mock: MockedArgs,
     #[command(flatten)]
     pub(crate) talk: TalkArgs,
@@ -222,6 +224,30 @@ impl AmountArgs {
         let Self { rpm, rps, rpd, tpm, tpd } = self;
         rpm.or(rps).or(rpd).or(tpm).or(tpd).is_some()
     }
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Equal rows")]
+pub(crate) struct CacheArgs {
+    /// Keep answers in this folder, and send no row whose answer is there; only rows with temperature 0, and embeddings
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache: Option<PathBuf>,
+
+    /// The same, in memory and for this run only
+    #[arg(long, conflicts_with = "cache")]
+    pub(crate) cache_memory: bool,
+
+    /// Rows of any temperature: equal ones get the same answer
+    #[arg(long)]
+    pub(crate) cache_sampled: bool,
+
+    /// How long an answer is good [default: 86400]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) cache_ttl: Option<Duration>,
+
+    /// When the provider fails, take an answer that has been too old for no longer than this
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) stale_if_error: Option<Duration>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -109,6 +109,9 @@ pub(crate) async fn run(args: RunArgs) -> Result<Exit> {
         left,
         trouble: OnceLock::new(),
     });
+    for warning in job.scheduler.cache_warnings() {
+        job.console.say(&format!("warning: {warning}"));
+    }
     finish(job, &settings, input, checked, mock, report).await
 }
 
@@ -130,6 +133,10 @@ async fn finish(
     progress.abort();
     draining.abort();
     let written = written(writer, &job.stop).await;
+    // A second Ctrl-C does not wait for the disk.
+    if job.stop.level() < Level::Now {
+        job.scheduler.save_cache().await;
+    }
     job.console.clear();
     let stats: Option<Stats> = match mock {
         Some(mock) => Some(mock.shutdown().await),

@@ -2,9 +2,10 @@
 
 use std::io::Write;
 
+use bytes::Bytes;
 use serde_json::value::RawValue;
 use tollgate::providers::{self, Class, Observation};
-use tollgate::{AcquireError, Error, Failure, Provider, Refusal, Secret};
+use tollgate::{AcquireError, Error, Failure, Provider, Refusal, Reply, Secret};
 
 use super::row::Row;
 
@@ -13,7 +14,13 @@ use super::row::Row;
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) request_id: Option<String>,
-    pub(crate) body: Vec<u8>,
+    pub(crate) body: Bytes,
+}
+
+impl From<Reply> for Answer {
+    fn from(reply: Reply) -> Self {
+        Self { status: reply.status, request_id: reply.request_id, body: reply.body }
+    }
 }
 
 /// Why a row has no good answer.
@@ -144,8 +151,9 @@ pub(crate) fn line(row: &Row, outcome: Outcome, mask: &Mask) -> Vec<u8> {
 }
 
 /// The body on one line: as it came if it is JSON, else as a text.
-fn body(body: Vec<u8>, mask: &Mask) -> String {
-    let text = String::from_utf8(body).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
+fn body(body: Bytes, mask: &Mask) -> String {
+    let text =
+        String::from_utf8(body.into()).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
     let text = mask.clean(text);
     if json(text.as_bytes()).is_none() {
         return quoted(&text);
@@ -164,8 +172,6 @@ fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::super::row::Shape;
     use super::*;
 
@@ -175,7 +181,7 @@ mod tests {
     }
 
     fn answer(status: u16, body: &[u8]) -> Outcome {
-        let answer = Answer { status, request_id: Some("req_1".to_owned()), body: body.to_vec() };
+        let answer = Answer { status, request_id: Some("req_1".to_owned()), body: Bytes::copy_from_slice(body) };
         Outcome::of_answer(Provider::Openai, answer)
     }
 

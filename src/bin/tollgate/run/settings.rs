@@ -8,7 +8,7 @@ use tollgate::mock::{Latency, MockConfig};
 use tollgate::{Account, Config, Key, Limits, Provider, Secret, Tier};
 
 use super::row::Shape;
-use crate::args::{LimitArgs, MockedArgs, RowArgs, RunArgs, ShapeOf, TalkArgs, TargetArgs, Uncertain};
+use crate::args::{CacheArgs, LimitArgs, MockedArgs, RowArgs, RunArgs, ShapeOf, TalkArgs, TargetArgs, Uncertain};
 use crate::mock::{rule, stamp};
 use crate::show;
 
@@ -81,7 +81,7 @@ pub(crate) struct Settings {
 
 impl Settings {
     pub(crate) fn new(args: RunArgs) -> Result<Self> {
-        let RunArgs { input, rows, target, limits, mock, talk } = args;
+        let RunArgs { input, rows, target, limits, cache, mock, talk } = args;
         let RowArgs { output, endpoint, skip_invalid, retry_failed, uncertain } = rows;
         let TalkArgs { report, quiet, verbose } = talk;
         let mut warnings = Vec::new();
@@ -97,7 +97,8 @@ impl Settings {
             bail!("--retry-failed needs a file of results; name it with -o");
         }
 
-        let (config, secrets) = config(&target, &limits, &from)?;
+        let (mut config, secrets) = config(&target, &limits, &from)?;
+        set_cache(&mut config, cache)?;
         let mock = target.mock.then(|| {
             let MockedArgs {
                 mock_latency,
@@ -204,6 +205,23 @@ fn config(target: &TargetArgs, limits: &LimitArgs, from: &From) -> Result<(Confi
     };
     let secrets = secrets.into_iter().filter(|secret: &Secret| secret.expose().len() >= SHORTEST_SECRET).collect();
     Ok((config, secrets))
+}
+
+fn set_cache(config: &mut Config, typed: CacheArgs) -> Result<()> {
+    let CacheArgs { cache, cache_memory, cache_sampled, cache_ttl, stale_if_error } = typed;
+    if cache.is_some() || cache_memory {
+        config.cache.get_or_insert_default().folder = cache;
+    }
+    let Some(config) = &mut config.cache else {
+        if cache_sampled || cache_ttl.is_some() || stale_if_error.is_some() {
+            bail!("there is no cache to be set up; add --cache DIR or --cache-memory");
+        }
+        return Ok(());
+    };
+    config.sampled |= cache_sampled;
+    config.ttl = cache_ttl.unwrap_or(config.ttl);
+    config.stale_if_error = stale_if_error.unwrap_or(config.stale_if_error);
+    Ok(())
 }
 
 fn set_limits(account: &mut Account, target: &TargetArgs, limits: &LimitArgs) {
@@ -340,7 +358,9 @@ pub(crate) fn with_address(config: &Config, url: Option<String>) -> Config {
 
 /// Opens nothing and sends nothing: a scheduler that is only asked for sizes and limits.
 pub(crate) fn checker(config: &Config) -> Result<tollgate::Scheduler> {
-    tollgate::Scheduler::from_config(config.clone()).context("the settings do not fit together")
+    // The cache's file is for one scheduler at a time.
+    let config = Config { cache: None, ..config.clone() };
+    tollgate::Scheduler::from_config(config).context("the settings do not fit together")
 }
 
 #[cfg(test)]

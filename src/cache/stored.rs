@@ -1,0 +1,139 @@
+//! An answer as it is kept.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::key::Key;
+use crate::client::{Cached, Reply};
+use crate::cost::Usage;
+use crate::providers;
+
+/// An answer with what is told of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Stored {
+    head: Head,
+    pub(super) body: Bytes,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Head {
+    /// When it came, in milliseconds since 1970.
+    at: u64,
+    status: u16,
+    usage: Option<Usage>,
+    request_id: Option<String>,
+}
+
+/// A record begins with this much of the hash of key and rest, so that a damaged one is told from a whole one.
+const CHECK: usize = 16;
+
+impl Stored {
+    /// An answer that came at `now`; `None` if it is not one to be given again: no success, no JSON, or an error or a job
+    /// that goes on inside of a success.
+    pub(super) fn new(status: u16, request_id: Option<String>, body: Bytes, now: SystemTime) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Verdict {
+            error: Option<Value>,
+            status: Option<Value>,
+        }
+        let verdict: Verdict = serde_json::from_slice(&body).ok()?;
+        let complete = verdict.status.is_none_or(|status| status == "completed");
+        if !(200..300).contains(&status) || verdict.error.is_some() || !complete {
+            return None;
+        }
+        let usage = providers::usage_in_bytes(&body);
+        Some(Self { head: Head { at: millis(now), status, usage, request_id }, body })
+    }
+
+    pub(super) fn age(&self, now: SystemTime) -> Duration {
+        Duration::from_millis(millis(now).saturating_sub(self.head.at))
+    }
+
+    pub(super) fn at(&self) -> u64 {
+        self.head.at
+    }
+
+    pub(super) fn reply(&self, cached: Cached) -> Reply {
+        let Head { at: _, status, usage, request_id } = self.head.clone();
+        Reply { status, body: self.body.clone(), usage, request_id, attempts: 0, cached: Some(cached) }
+    }
+
+    /// As a record for disk.
+    pub(super) fn encode(&self, key: &Key) -> Vec<u8> {
+        let mut record = vec![0; CHECK];
+        // Numbers and a text always make JSON.
+        record.extend(serde_json::to_vec(&self.head).unwrap_or_default());
+        record.push(b'\n');
+        record.extend_from_slice(&self.body);
+        let check = check(key, &record[CHECK..]);
+        record[..CHECK].copy_from_slice(&check);
+        record
+    }
+
+    /// From a record; `None` if it is damaged or another's.
+    pub(super) fn decode(key: &Key, record: &[u8]) -> Option<Self> {
+        let (told, rest) = record.split_at_checked(CHECK)?;
+        if told != check(key, rest) {
+            return None;
+        }
+        let end = rest.iter().position(|byte| *byte == b'\n')?;
+        let head = serde_json::from_slice(&rest[..end]).ok()?;
+        Some(Self { head, body: Bytes::copy_from_slice(&rest[end + 1..]) })
+    }
+}
+
+fn check(key: &Key, rest: &[u8]) -> [u8; CHECK] {
+    let hash = Sha256::new().chain_update(key.0).chain_update(rest).finalize();
+    std::array::from_fn(|index| hash[index])
+}
+
+pub(super) fn millis(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BODY: &str = r#"{"choices": [],
+        "usage": {"prompt_tokens": 3, "completion_tokens": 4}}"#;
+
+    fn stored() -> Stored {
+        Stored::new(200, Some("req_1".to_owned()), BODY.into(), UNIX_EPOCH + Duration::from_secs(9)).unwrap()
+    }
+
+    #[test]
+    fn a_record_comes_back_as_it_was_and_a_damaged_or_foreign_one_not_at_all() {
+        let (key, stored) = (Key([7; 32]), stored());
+        let record = stored.encode(&key);
+        assert_eq!(Stored::decode(&key, &record), Some(stored));
+        assert_eq!(Stored::decode(&Key([8; 32]), &record), None);
+        for index in 0..record.len() {
+            let mut damaged = record.clone();
+            damaged[index] ^= 1;
+            assert_eq!(Stored::decode(&key, &damaged), None, "byte {index}");
+            assert_eq!(Stored::decode(&key, &record[..index]), None, "cut at {index}");
+        }
+    }
+
+    #[test]
+    fn only_whole_successes_are_kept() {
+        let kept = |status, body: &'static str| Stored::new(status, None, body.into(), UNIX_EPOCH).is_some();
+        assert!(kept(200, BODY) && kept(201, r#"{"status":"completed","error":null}"#));
+        assert!(!kept(429, BODY) && !kept(200, "<p>a proxy's page") && !kept(200, ""));
+        for body in [r#"{"error":{"message":"x"}}"#, r#"{"status":"in_progress"}"#, r#"{"status":"incomplete"}"#] {
+            assert!(!kept(200, body), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_makes_no_answer_old() {
+        assert_eq!(stored().age(UNIX_EPOCH), Duration::ZERO);
+        assert_eq!(stored().age(UNIX_EPOCH + Duration::from_secs(10)), Duration::from_secs(1));
+    }
+}
