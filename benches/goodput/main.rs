@@ -51,7 +51,7 @@ fn main() {
     table::print_heading();
     let mut played = Vec::new();
     for row in &rows {
-        let scores = options.seeds.clone().map(|seed| ours(row, seed, options.trace).1).collect();
+        let scores = options.seeds.clone().map(|seed| ours(row, seed, options.trace)).collect();
         let one = Played { row: row.clone(), scores };
         table::print_row(&one);
         played.push(one);
@@ -61,7 +61,9 @@ fn main() {
 
     let compared: Vec<_> =
         rows.iter().filter(|row| COMPARED.contains(&&*row.name)).map(|row| compare(row, &options)).collect();
-    table::print_compared(&compared);
+    if !compared.is_empty() {
+        table::print_compared(&compared);
+    }
     if let Some(path) = &options.json {
         let rows: Vec<_> = played.iter().map(Played::json).collect();
         let clients: Vec<_> = compared.iter().map(Compared::json).collect();
@@ -80,8 +82,8 @@ fn main() {
     }
 }
 
-/// Our own game, and what it was worth.
-fn ours(row: &Row, seed: u64, trace: bool) -> (Game, Score) {
+/// What our own game was worth.
+fn ours(row: &Row, seed: u64, trace: bool) -> Score {
     if trace {
         eprintln!("{}, seed {seed}", row.name);
     }
@@ -90,7 +92,7 @@ fn ours(row: &Row, seed: u64, trace: bool) -> (Game, Score) {
     let game = play(row, &requests, seed, &mut client, trace);
     let mut score = Score::new(row, seed, &requests, &game, &client.errors);
     score.lost = score.lost.max(client.lost);
-    (game, score)
+    score
 }
 
 fn compare(row: &Row, options: &Options) -> Compared {
