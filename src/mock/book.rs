@@ -263,19 +263,21 @@ impl Book {
 
     /// The request is done and used this much, nothing for an error. Where charges are settled, they are corrected to it;
     /// output that was not charged at admission is charged now in any case. What was used more may go above the limit;
-    /// what was used less is taken off the admission itself, and gives nothing back once that counts no longer.
-    pub fn settle(&mut self, admitted: &Admitted, usage: &Usage, now: Duration) {
+    /// what was used less is taken off the admission itself, and gives nothing back once that counts no longer. Answers
+    /// the tokens that it was charged in the end.
+    pub fn settle(&mut self, admitted: &Admitted, usage: &Usage, now: Duration) -> u64 {
         self.advance(now);
         let used = match (self.rules.settle, admitted.output_open) {
             (true, _) => usage.total(),
             (false, true) => admitted.tokens.saturating_add(usage.output_tokens),
-            (false, false) => return,
+            (false, false) => return admitted.tokens,
         };
         let place = self.place();
         for which in [Which::Tpm, Which::Tpd] {
             self.add(which, used.saturating_sub(admitted.tokens), place);
             self.meters[which as usize].give_back(admitted.tokens.saturating_sub(used), admitted.place);
         }
+        used
     }
 
     /// What the headers show. Where a minute and a day limit exist, they show the one that allows less in the long run:

@@ -374,7 +374,6 @@ mod maybe_seconds {
 
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-    #[expect(clippy::ref_option, reason = "serde calls it so")]
     pub(super) fn serialize<S: Serializer>(value: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
         value.map(|value| value.as_secs_f64()).serialize(serializer)
     }

@@ -304,6 +304,8 @@ Examples:
     tollgate mock --tier 1 --model gpt-4o-mini --latency 0.8
   Limits of your own, and one request in fifty fails:
     tollgate mock --rpm 60 --tpm 30k --error-503 0.02
+  Requests in slices of ten seconds and tokens in fixed minutes, as Azure counts them; everything halves after two minutes:
+    tollgate mock --rpm 60 --tpm 30k --shape rpm=slice:10 --shape tpm=fixed --change 120:0.5
   Then, in another terminal:
     OPENAI_BASE_URL=http://127.0.0.1:8080/v1 OPENAI_API_KEY=anything python my_script.py
     curl http://127.0.0.1:8080/stats";
