@@ -99,7 +99,7 @@ impl Belief {
             Shape::Refill => Book::Refill(Refill::new(amount, window, self.margin.min(window / 4), now)),
             Shape::Sliding => window_of(Ends::Sliding, amount, window),
             Shape::Fixed => window_of(Ends::Fixed(None), amount, window),
-            Shape::Slice(length) => window_of(Ends::Sliding, slice(&self.limit, length), length),
+            Shape::Slice(length) => window_of(Ends::Fixed(None), slice(&self.limit, length), length),
             Shape::Calendar(zone) => window_of(Ends::midnight(zone, now, wall), amount, window),
             Shape::Gauge => Book::Gauge { amount, level: Amounts::default() },
         };
@@ -147,16 +147,17 @@ impl Belief {
         })
     }
 
-    /// Charges every book; answers whether a slice is overdrawn by it, as a test.
-    pub(super) fn charge(&mut self, amounts: &Amounts, now: Instant) -> bool {
-        let mut beyond = false;
-        for hypothesis in &mut self.hypotheses {
-            beyond |= hypothesis.test.is_some()
-                && !hypothesis.alive.is_empty()
-                && !hypothesis.book.fits(amounts, hypothesis.alive.binding(), 0, now);
+    /// Charges every book; answers which suspected slices are overdrawn by it, as a bit for each hypothesis.
+    pub(super) fn charge(&mut self, amounts: &Amounts, now: Instant) -> u8 {
+        let mut overdrawn = 0;
+        for (i, hypothesis) in self.hypotheses.iter_mut().enumerate() {
+            let tested = hypothesis.test.is_some() && !hypothesis.alive.is_empty();
+            if tested && !hypothesis.book.fits(amounts, hypothesis.alive.binding(), 0, now) {
+                overdrawn |= 1 << i.min(7);
+            }
             hypothesis.book.charge(amounts, now);
         }
-        beyond
+        overdrawn
     }
 
     pub(super) fn refund(&mut self, amounts: &Amounts, at: Instant) {
@@ -238,8 +239,8 @@ impl Belief {
             let explained = match &mut hypothesis.book {
                 Book::Refill(book) => sight.used == 0 || book.explains_reset(sight.used, reset, tolerance),
                 Book::Window(book) => match hypothesis.shape {
-                    Shape::Slice(_) => true,
-                    Shape::Fixed => {
+                    // Windows that are counted end together with one of their slices.
+                    Shape::Fixed | Shape::Slice(_) => {
                         let coarse = if tolerance > SECOND { tolerance } else { Duration::ZERO };
                         let earliest = (sight.earliest + reset).checked_sub(coarse).unwrap_or(sight.earliest);
                         book.learn_end(earliest, sight.latest + reset + coarse)
@@ -250,7 +251,8 @@ impl Belief {
             };
             hypothesis.odd_resets = if explained { 0 } else { hypothesis.odd_resets.saturating_add(1) };
             if hypothesis.odd_resets >= VOTES {
-                if more_than_one && hypothesis.test.is_none() {
+                let slice = length_of(&hypothesis.shape).is_some();
+                if more_than_one && !slice {
                     hypothesis.alive = Rules::NONE;
                 } else if let Book::Window(book) = &mut hypothesis.book {
                     book.forget_ends();
@@ -264,10 +266,11 @@ impl Belief {
         }
     }
 
-    /// What the count of requests says of how many the server had not seen, by each shape.
+    /// What the count of requests says of how many the server had not seen, by each living shape.
     pub(super) fn unseen(&mut self, sight: &Sight) -> Vec<(Shape, (u64, u64))> {
-        let known = self.hypotheses.iter_mut().filter(|hypothesis| !matches!(hypothesis.shape, Shape::Slice(_)));
-        known
+        let living = self.hypotheses.iter_mut().filter(|hypothesis| !hypothesis.alive.is_empty());
+        living
+            .filter(|hypothesis| length_of(&hypothesis.shape).is_none())
             .filter_map(|hypothesis| Some((hypothesis.shape, hypothesis.book.not_in(Rule::LargerPlusCap, sight)?)))
             .collect()
     }
@@ -312,9 +315,11 @@ impl Belief {
         }
     }
 
-    /// A request that overdrew a suspected slice was answered: there is none, if it happens often enough.
-    pub(super) fn test_passed(&mut self, sent: Instant) {
-        for hypothesis in &mut self.hypotheses {
+    /// A request that overdrew suspected slices was answered: there are none, if it happens often enough.
+    pub(super) fn test_passed(&mut self, overdrawn: u8, sent: Instant) {
+        let was_overdrawn = |i: usize| overdrawn & 1 << i.min(7) != 0;
+        let tested = self.hypotheses.iter_mut().enumerate().filter(|(i, _)| was_overdrawn(*i));
+        for (_, hypothesis) in tested {
             let (Some(test), Shape::Slice(length)) = (&mut hypothesis.test, hypothesis.shape) else { continue };
             if test.began.is_none_or(|began| sent.saturating_duration_since(began) >= length) {
                 (test.began, test.passed) = (Some(sent), 0);
@@ -352,10 +357,10 @@ impl Belief {
                 });
                 self.hypotheses.iter_mut().for_each(|hypothesis| hypothesis.test = None);
             }
+            // A known slice was missed by the jitter of the network.
+            (Some(true), None) if self.living().any(|hypothesis| length_of(&hypothesis.shape).is_some()) => {}
             (Some(true), None) if self.limit.window > SECOND * 10 => {
                 let length = if wait <= SECOND { SECOND } else { SECOND * 10 };
-                let known = self.hypotheses.iter().position(|h| h.shape == Shape::Slice(length) && !h.alive.is_empty());
-                let length = if known.is_some() { SECOND * 10 } else { length };
                 self.restore(Shape::Slice(length), amounts, now, wall);
             }
             (None, None) if self.limit.window <= LONGEST => {
@@ -437,10 +442,11 @@ impl Hypothesis {
         self.alive.iter().map(|rule| (rule, self.book.judge(rule, sight, &doubtful.by(rule)))).collect()
     }
 
-    /// With what the count of requests says if this shape holds for it as well.
+    /// With what the count of requests says: by this shape if it may hold for requests as well, else by all that may.
     fn doubtful(&self, doubtful: &Doubtful, unseen: &[(Shape, (u64, u64))]) -> Doubtful {
-        let told = unseen.iter().find(|(shape, _)| *shape == self.shape).map(|(_, bounds)| *bounds);
-        let (least, most) = told.unwrap_or(doubtful.unseen);
+        let same = unseen.iter().find(|(shape, _)| *shape == self.shape).map(|(_, bounds)| *bounds);
+        let all = unseen.iter().map(|(_, bounds)| *bounds).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
+        let (least, most) = same.or(all).unwrap_or(doubtful.unseen);
         Doubtful { unseen: (least.min(doubtful.requests), most.min(doubtful.unseen.1)), ..*doubtful }
     }
 

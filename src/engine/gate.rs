@@ -166,11 +166,11 @@ impl Gate {
         !blocked && careful && self.belief.fits(&self.amounts(charge), now)
     }
 
-    /// Charges what fits; answers whether it was let pass to see if it is refused.
-    pub(super) fn charge(&mut self, charge: &Charge, now: Instant) -> bool {
+    /// Charges what fits; answers which suspected slices are overdrawn by it, to see if it is refused.
+    pub(super) fn charge(&mut self, charge: &Charge, now: Instant) -> u8 {
         let n = charge.get(self.limit.dimension);
         if n == 0 {
-            return false;
+            return 0;
         }
         if let Some(careful) = &mut self.careful {
             careful.allowance.charge(n, now);
@@ -309,8 +309,8 @@ impl Gate {
     }
 
     /// A request that was let pass to see if it is refused was answered.
-    pub(super) fn test_passed(&mut self, sent: Instant) {
-        self.belief.test_passed(sent);
+    pub(super) fn test_passed(&mut self, overdrawn: u8, sent: Instant) {
+        self.belief.test_passed(overdrawn, sent);
     }
 
     /// Changes the number; what was spent stays spent.

@@ -6,7 +6,7 @@ use super::gate::{Gate, GateStatus, Ground, Source};
 use super::paid::Paid;
 use super::sight::Doubtful;
 use crate::cost::{Charge, DAY, Dimension, Limit, MINUTE};
-use crate::providers::{self, Provider, Reading, Rules};
+use crate::providers::{self, Provider, Reading, Rule, Rules};
 
 /// The gates of one lane.
 ///
@@ -48,6 +48,10 @@ pub struct Wait {
     /// When the request fits, if nothing else happens.
     pub until: Instant,
 }
+
+/// The suspected slices that a request overdrew: a byte for each gate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Overdrawn(u64);
 
 /// What is known of the requests around the one that was answered.
 #[derive(Clone, Copy, Debug)]
@@ -167,21 +171,21 @@ impl Gates {
         self.gates.iter().find(|gate| !gate.can_hold(charge)).map(Gate::limit)
     }
 
-    /// Takes `charge` from every gate, or from none and says which one binds. Answers whether the request was let pass to
-    /// see if it is refused; if it is not, tell [`Gates::test_passed`].
+    /// Takes `charge` from every gate, or from none and says which one binds. Where the request was let pass to see if it is
+    /// refused, tell [`Gates::test_passed`] if it is not.
     ///
     /// # Errors
     /// When it does not fit now.
-    pub fn reserve(&mut self, charge: &Charge, now: Instant) -> Result<bool, Wait> {
+    pub fn reserve(&mut self, charge: &Charge, now: Instant) -> Result<Overdrawn, Wait> {
         if let Some(refusing) = self.gates.iter_mut().position(|gate| !gate.fits(charge, now)) {
             // A gate that refused is a gate that is not ready; the default only satisfies the type.
             return Err(self.wait(charge, now).unwrap_or(Wait { limit: self.gates[refusing].limit(), until: now }));
         }
-        let mut test = false;
-        for gate in &mut self.gates {
-            test |= gate.charge(charge, now);
+        let mut overdrawn = Overdrawn::default();
+        for (i, gate) in self.gates.iter_mut().enumerate() {
+            overdrawn.0 |= u64::from(gate.charge(charge, now)) << (8 * i.min(7));
         }
-        Ok(test)
+        Ok(overdrawn)
     }
 
     /// What holds `charge` longest; `None` when it fits now. A charge larger than a limit stands for a queue of requests.
@@ -215,8 +219,10 @@ impl Gates {
     }
 
     /// A request of `sent` that was let pass to see if it is refused was not.
-    pub fn test_passed(&mut self, sent: Instant) {
-        self.gates.iter_mut().for_each(|gate| gate.test_passed(sent));
+    pub fn test_passed(&mut self, overdrawn: Overdrawn, sent: Instant) {
+        for (i, gate) in self.gates.iter_mut().enumerate() {
+            gate.test_passed((overdrawn.0 >> (8 * i.min(7))) as u8, sent);
+        }
     }
 
     /// Takes what the headers of an answer show: each reading goes to the gate that it speaks of, changes its number if
@@ -259,6 +265,7 @@ impl Gates {
             amounts: paid.by_rule(dimension),
             unseen: (0, paid.requests),
             largest: around.largest.get(dimension),
+            undone: around.unanswered.by_rule(dimension)[Rule::Usage],
             given_back: around.given_back.get(dimension),
         }
     }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::gate::{GateStatus, Source};
-use super::gates::{Around, Gates, Wait};
+use super::gates::{Around, Gates, Overdrawn, Wait};
 use super::paid::Paid;
 use super::predict::{Guess, Predictions, Predictors};
 use super::queue::{Entry, Place, Priority, Queue, Tenant};
@@ -51,8 +51,8 @@ pub struct Grant {
     done: Paid,
     /// Everything that had been given back by then.
     given_back: Charge,
-    /// Whether it was let pass to see if it is refused.
-    test: bool,
+    /// What it was let pass to test.
+    test: Overdrawn,
     guess: Option<Arc<Guess>>,
     ticket: Ticket,
 }
@@ -427,8 +427,8 @@ impl<T> Machine<T> {
             }
         }
         let answered = matches!(end, End::Used(_)) || (end == End::Unknown && !readings.is_empty());
-        if test && answered {
-            self.gates.test_passed(at);
+        if answered && test != Overdrawn::default() {
+            self.gates.test_passed(test, at);
         }
         let around = self.around(&grant, self.in_flight == 0, now);
         self.gates.read(readings, &around, now);
@@ -593,7 +593,14 @@ impl<T> Machine<T> {
         }
     }
 
-    fn grant(&mut self, place: Place, charge: Charge, guess: Option<Arc<Guess>>, test: bool, now: Instant) -> Grant {
+    fn grant(
+        &mut self,
+        place: Place,
+        charge: Charge,
+        guess: Option<Arc<Guess>>,
+        test: Overdrawn,
+        now: Instant,
+    ) -> Grant {
         let [earlier, later] = &mut self.marks;
         if now.saturating_duration_since(later.0) >= TRANSIT {
             *earlier = std::mem::replace(later, (now, self.granted));

@@ -17,7 +17,7 @@ mod window;
 
 pub use bucket::Bucket;
 pub use gate::{Gate, GateStatus, Source};
-pub use gates::{Gates, Wait};
+pub use gates::{Gates, Overdrawn, Wait};
 pub use machine::{Ask, End, Forecast, Grant, LaneStatus, Machine, Refusal, Submitted, Ticket, Wake};
 pub use predict::{Guess, Output, Predictions, Predictor, Predictors};
 pub use queue::{Priority, Tenant};

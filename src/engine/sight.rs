@@ -47,6 +47,9 @@ pub(super) struct Doubtful {
     pub(super) unseen: (u64, u64),
     /// The largest single charge: which of them were not seen is not told.
     pub(super) largest: u64,
+    /// What those that had not been answered when it was sent may have used: by the rule of real usage a request may be
+    /// charged nothing before it is done.
+    pub(super) undone: u64,
     /// What was given back by the rule of real usage since the answered request was sent, and may not have been then.
     pub(super) given_back: u64,
 }
@@ -60,11 +63,13 @@ impl Doubtful {
             (u128::from(total) * u128::from(unseen.min(self.requests)) / u128::from(self.requests.max(1))) as u64
         };
         let spread = if least == 0 && most >= self.requests { 0 } else { self.largest };
-        let back = if rule == Rule::Usage { self.given_back } else { 0 };
-        Unseen {
-            least: part(least).saturating_sub(spread.saturating_add(back)),
-            most: part(most).saturating_add(spread).min(total),
+        if rule == Rule::Usage {
+            return Unseen {
+                least: part(least).saturating_sub(spread.saturating_add(self.given_back)),
+                most: self.undone,
+            };
         }
+        Unseen { least: part(least).saturating_sub(spread), most: part(most).saturating_add(spread).min(total) }
     }
 }
 

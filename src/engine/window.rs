@@ -245,7 +245,7 @@ impl Window {
     pub(super) fn learn_end(&mut self, earliest: Instant, latest: Instant) -> bool {
         let Ends::Fixed(known) = &mut self.ends else { return true };
         let Some((low, high)) = *known else {
-            if latest.saturating_duration_since(earliest) < self.length / 4 {
+            if latest.saturating_duration_since(earliest) < self.length / 2 {
                 *known = Some((earliest, latest));
             }
             return true;
