@@ -316,18 +316,6 @@ impl Charge {
         }
     }
 
-    /// The larger of both in each dimension.
-    #[must_use]
-    pub fn at_least(&self, other: &Charge) -> Self {
-        Self {
-            requests: self.requests.max(other.requests),
-            tokens: self.tokens.max(other.tokens),
-            input_tokens: self.input_tokens.max(other.input_tokens),
-            input_by_chars: self.input_by_chars.max(other.input_by_chars),
-            output_tokens: self.output_tokens.max(other.output_tokens),
-        }
-    }
-
     /// The part that counts in `dimension`.
     pub const fn get(&self, dimension: Dimension) -> u64 {
         match dimension {

@@ -20,6 +20,8 @@ const VOTES: u8 = 3;
 const EXCESS: u64 = 6;
 /// Limits with fewer requests per slice than this are tested once: a burst of that size rarely falls on two slices.
 const SMALL_SLICE: u64 = 100;
+/// Tokens of a request, where only its size in a slice matters.
+const USUAL: u64 = 500;
 /// Shapes that are not known are looked for in windows up to this long.
 const LONGEST: Duration = Duration::from_secs(3_600);
 
@@ -77,10 +79,10 @@ impl Belief {
                 }
                 for length in [SECOND, SECOND * 10] {
                     let part = slice(&limit, length);
+                    let requests = if limit.dimension == Dimension::Requests { part } else { part / USUAL };
                     // A slice of ten seconds matters only where its refusals would be many.
-                    if limit.window == MINUTE && (length == SECOND || part >= 10 * SMALL_SLICE) {
-                        let small = limit.dimension == Dimension::Requests && part < SMALL_SLICE;
-                        let bursts = if small || length > SECOND { 1 } else { 3 };
+                    if limit.window == MINUTE && (length == SECOND || requests >= 10 * SMALL_SLICE) {
+                        let bursts = if requests < SMALL_SLICE || length > SECOND { 1 } else { 3 };
                         let test = Test { bursts, passed: 0, began: None };
                         belief.suppose(Shape::Slice(length), Some(test), now, wall);
                     }
@@ -218,6 +220,17 @@ impl Belief {
                 // A number above all books is somebody else's use, and no reason to give up any of them.
                 let dead = hypothesis.vote(*rule, *verdict, explained);
                 if dead && left > 1 {
+                        eprintln!(
+                            "KILL {:?} {:?} {:?} sight {:?} unseen {:?} doubt {:?}",
+                            hypothesis.shape,
+                            rule,
+                            verdict,
+                            sight,
+                            hypothesis.doubtful(doubtful, unseen).by(*rule),
+                            doubtful
+                        );
+                        eprintln!("   booked {}", hypothesis.book.used(*rule, sight.latest));
+                    }
                     hypothesis.alive = hypothesis.alive.without(*rule);
                     left -= 1;
                 }

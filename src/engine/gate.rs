@@ -233,8 +233,8 @@ impl Gate {
         let limit = reading.limit.unwrap_or(self.limit.amount);
         let used = limit.saturating_sub(remaining).saturating_add(reading.rounding);
         let noise = match self.limit.dimension {
-            Dimension::Requests => 2 + self.limit.amount / 100,
-            _ => used / 50 + self.limit.amount / 200 + 2 * reading.rounding,
+            Dimension::Requests => 2 + used / 100,
+            _ => used / 40 + self.limit.amount / 2_000 + 2 * reading.rounding,
         };
         let (earliest, latest) = written;
         Some(Sight { used, noise, reset: reading.reset, earliest, latest })

@@ -65,8 +65,8 @@ pub(super) struct Around {
     pub(super) lately: Paid,
     /// What was given back since it was granted.
     pub(super) given_back: Charge,
-    /// The largest charge so far.
-    pub(super) largest: Charge,
+    /// The standard deviation of the tokens of a charge.
+    pub(super) deviation: f64,
     /// Requests that were refused lately, which the server may have counted or not.
     pub(super) refused: u64,
     /// Nothing is under way any more.
@@ -259,13 +259,14 @@ impl Gates {
     fn doubtful(&self, dimension: Dimension, around: &Around) -> Doubtful {
         // A server that writes as it answers has seen all but the latest.
         let lately = self.stamps.at_completion() && around.lately.requests < around.unanswered.requests;
+        let undone = around.unanswered.by_rule(dimension);
         let paid = if lately { &around.lately } else { &around.unanswered };
         Doubtful {
             requests: paid.requests,
             amounts: paid.by_rule(dimension),
             unseen: (0, paid.requests),
-            largest: around.largest.get(dimension),
-            undone: around.unanswered.by_rule(dimension)[Rule::Usage],
+            deviation: if dimension == Dimension::Requests { 0.0 } else { around.deviation },
+            undone: (undone[Rule::Usage], if dimension == Dimension::Tokens { undone[Rule::Tokens] } else { 0 }),
             given_back: around.given_back.get(dimension),
         }
     }
@@ -398,7 +399,7 @@ mod tests {
             unanswered: Paid::default(),
             lately: Paid::default(),
             given_back: Charge::default(),
-            largest: Charge::default(),
+            deviation: 0.0,
             refused: 0,
             idle: false,
         }

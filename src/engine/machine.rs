@@ -224,8 +224,8 @@ pub struct Machine<T> {
     under_way: Charge,
     /// What was reserved and not used, in all.
     given_back: Charge,
-    /// The largest charge so far.
-    largest: Charge,
+    /// The squares of the tokens of every charge, to tell how much one differs from another.
+    squares: f64,
     /// Refused requests, and when the last one was.
     refused: (u64, Option<Instant>),
     estimated: Charge,
@@ -254,7 +254,7 @@ impl<T> Machine<T> {
             marks: [(now, Paid::default()); 2],
             under_way: Charge::default(),
             given_back: Charge::default(),
-            largest: Charge::default(),
+            squares: 0.0,
             refused: (0, None),
             estimated: Charge::default(),
             used: Charge::default(),
@@ -609,7 +609,7 @@ impl<T> Machine<T> {
         self.admitted += 1;
         self.granted.add(&charge);
         self.under_way = self.under_way.plus(&charge);
-        self.largest = self.largest.at_least(&charge);
+        self.squares += (charge.tokens as f64).powi(2);
         self.first = self.first.or(Some(now));
         self.last = Some(now);
         Grant {
@@ -640,7 +640,7 @@ impl<T> Machine<T> {
             unanswered: self.granted.minus(&grant.done),
             lately: self.lately(now),
             given_back: self.given_back.minus(&grant.given_back),
-            largest: self.largest,
+            deviation: self.granted.deviation(self.squares),
             refused: if lately { refused } else { 0 },
             idle,
         }

@@ -58,6 +58,13 @@ impl Paid {
         }
     }
 
+    /// The standard deviation of the tokens of a charge, told the sum of their squares.
+    pub(super) fn deviation(&self, squares: f64) -> f64 {
+        let requests = self.requests.max(1) as f64;
+        let mean = self.tokens[Rule::LargerPlusCap] as f64 / requests;
+        (squares / requests - mean * mean).max(0.0).sqrt()
+    }
+
     /// What was charged at admission, by the dearest rule.
     pub(super) fn charge(&self) -> Charge {
         let tokens = self.tokens[Rule::LargerPlusCap];

@@ -45,31 +45,41 @@ pub(super) struct Doubtful {
     pub(super) amounts: Amounts,
     /// … and how many of them the server had not seen, as far as its count of requests tells.
     pub(super) unseen: (u64, u64),
-    /// The largest single charge: which of them were not seen is not told.
-    pub(super) largest: u64,
-    /// What those that had not been answered when it was sent may have used: by the rule of real usage a request may be
-    /// charged nothing before it is done.
-    pub(super) undone: u64,
+    /// The standard deviation of a single charge: which of them were not seen is not told.
+    pub(super) deviation: f64,
+    /// What those that had not been answered when it was sent may have used, and the input of it: by the rule of real usage
+    /// a request may be charged for its input alone before it is done.
+    pub(super) undone: (u64, u64),
     /// What was given back by the rule of real usage since the answered request was sent, and may not have been then.
     pub(super) given_back: u64,
 }
 
 impl Doubtful {
-    /// The bounds for one rule: the unseen ones are taken for average.
+    /// The bounds for one rule. The unseen ones are a sample of those in doubt, drawn without return: their sum is that many
+    /// times the mean, give or take three standard deviations.
     pub(super) fn by(&self, rule: Rule) -> Unseen {
         let total = self.amounts[rule];
-        let (least, most) = self.unseen;
-        let part = |unseen: u64| {
-            (u128::from(total) * u128::from(unseen.min(self.requests)) / u128::from(self.requests.max(1))) as u64
-        };
-        let spread = if least == 0 && most >= self.requests { 0 } else { self.largest };
+        let (least, most) = (self.unseen.0.min(self.requests), self.unseen.1.min(self.requests));
+        let all = self.requests.max(1);
+        let mean = |n: u64| (u128::from(total) * u128::from(n) / u128::from(all)) as u64;
+        let spread =
+            |n: u64| (3.0 * self.deviation * (n as f64 * (all - n.min(all)) as f64 / all as f64).sqrt()) as u64;
+        let low = mean(least).saturating_sub(spread(least));
         if rule == Rule::Usage {
-            return Unseen {
-                least: part(least).saturating_sub(spread.saturating_add(self.given_back)),
-                most: self.undone,
-            };
+            return Unseen { least: low.saturating_sub(self.given_back), most: self.undone_at_most() };
         }
-        Unseen { least: part(least).saturating_sub(spread), most: part(most).saturating_add(spread).min(total) }
+        Unseen { least: low, most: mean(most).saturating_add(spread(most)).min(total) }
+    }
+}
+
+impl Doubtful {
+    /// Of those that the server had seen, the input surely counts.
+    fn undone_at_most(&self) -> u64 {
+        let (all, input) = self.undone;
+        let seen = self.requests - self.unseen.1.min(self.requests);
+        let part = u128::from(input) * u128::from(seen) / u128::from(self.requests.max(1));
+        let spread = 3.0 * self.deviation * (seen as f64).sqrt();
+        all.saturating_sub((part as u64).saturating_sub(spread as u64))
     }
 }
 
