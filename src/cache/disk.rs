@@ -146,7 +146,7 @@ impl Reader {
     fn get(&self, key: &Key) -> Option<Stored> {
         let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         let record = connection
-            .prepare("SELECT record FROM answers WHERE key = ?1")
+            .prepare_cached("SELECT record FROM answers WHERE key = ?1")
             .and_then(|mut select| select.query_row([key.0], |row| row.get::<_, Vec<u8>>(0)).optional());
         match record {
             Ok(record) => Stored::decode(key, &record?),
@@ -237,7 +237,8 @@ impl Writer {
     fn write(&mut self, batch: &[(Key, Arc<Stored>)]) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction()?;
         {
-            let mut insert = transaction.prepare("REPLACE INTO answers (key, at, record) VALUES (?1, ?2, ?3)")?;
+            let mut insert =
+                transaction.prepare_cached("REPLACE INTO answers (key, at, record) VALUES (?1, ?2, ?3)")?;
             for (key, stored) in batch {
                 insert.execute((key.0, signed(stored.at()), stored.encode(key)))?;
             }
