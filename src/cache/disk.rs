@@ -1,15 +1,16 @@
-//! Answers across runs: one file, read where an answer is not in memory, written by a thread of its own.
+//! Answers across runs: one SQLite file, read where an answer is not in memory, written by a thread of its own. Several
+//! processes may share it.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
+use rusqlite::{Connection, ErrorCode, OptionalExtension};
 use tokio::sync::oneshot;
 
 use super::key::Key;
@@ -17,27 +18,39 @@ use super::stored::{Stored, millis};
 use crate::clock;
 
 /// The name tells the form of what is in it; files of another form are left alone.
-pub(super) const FILE: &str = "answers.v1.redb";
+pub(super) const FILE: &str = "answers.v1.sqlite";
 
-const ANSWERS: TableDefinition<'_, [u8; 32], &[u8]> = TableDefinition::new("answers");
-/// By age, with the size of each, so that the oldest are found without a search.
-const AGES: TableDefinition<'_, (u64, [u8; 32]), u64> = TableDefinition::new("ages");
+/// `WAL` lets readers read while another process writes. What its last second wrote may be lost with the power, which costs
+/// a call.
+const SETUP: &str = "
+    PRAGMA journal_mode = WAL;
+    PRAGMA synchronous = NORMAL;
+    CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, at INTEGER NOT NULL, record BLOB NOT NULL);
+    CREATE INDEX IF NOT EXISTS by_age ON answers (at);";
 
-/// redb's own cache. What is asked for often is in memory already.
-const PAGES: usize = 16 << 20;
+/// How long to wait for another process that writes.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Answers that wait to be written; where a disk is slower than that, some are not kept.
 const WAITING: usize = 1_024;
 /// Answers in one transaction, each of which waits for the disk.
 const BATCH: usize = 256;
+/// The oldest answers go so many at a time.
+const EVICTED: u32 = 16;
 
 /// The file and the thread that writes it.
 #[derive(Debug)]
 pub(super) struct Disk {
-    database: Arc<Database>,
+    reader: Arc<Reader>,
     /// `None` only while it is dropped.
     orders: Option<SyncSender<Order>>,
     writer: Option<JoinHandle<()>>,
-    /// Reading it has failed in a way that will not mend.
+}
+
+#[derive(Debug)]
+struct Reader {
+    /// A std mutex: reading happens on blocking threads, one at a time.
+    connection: Mutex<Connection>,
+    /// The file was damaged since it was opened; the next one to open it moves it aside.
     broken: AtomicBool,
 }
 
@@ -48,8 +61,8 @@ enum Order {
 }
 
 impl Disk {
-    /// Opens the file in `folder`, which may hold `most` bytes of answers for as long as `keep`. `None`, with a warning,
-    /// where another process has it or the disk does not let us.
+    /// Opens the file in `folder`, which may take `most` bytes and holds answers for as long as `keep`. A damaged one is
+    /// moved aside with a warning. `None`, with a warning, where there can be no file.
     ///
     /// # Errors
     /// When there is no such folder and it cannot be made.
@@ -64,29 +77,30 @@ impl Disk {
             warnings.push(format!("{}: answers of another version, which are not read", other.display()));
         }
         let path = folder.join(FILE);
-        let open = || Writer::open(&path, most, keep);
-        let aside = path.with_extension("damaged");
+        let open = || -> rusqlite::Result<_> {
+            let writer = Writer { connection: connect(&path)?, most, keep };
+            writer.clean()?;
+            Ok((connect(&path)?, writer))
+        };
         let opened = match open() {
-            Err(Unusable::Busy) => Err(Unusable::Busy),
-            Err(reason) if fs::rename(&path, &aside).is_ok() => {
-                let (path, aside) = (path.display(), aside.display());
-                warnings.push(format!("{path}: {reason}; moved to {aside} and begun anew"));
+            Err(error) if is_damage(&error) && set_aside(&path).is_ok() => {
+                warnings.push(format!("{}: {error}; moved aside (*.damaged) and begun anew", path.display()));
                 open()
             }
             opened => opened,
         };
-        let writer = match opened {
-            Ok(writer) => writer,
-            Err(reason) => {
-                warnings.push(format!("{}: {reason}; answers are kept in memory only", path.display()));
+        let (connection, writer) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                warnings.push(format!("{}: {error}; answers are kept in memory only", path.display()));
                 return Ok(None);
             }
         };
-        let database = writer.database.clone();
+        let reader = Arc::new(Reader { connection: Mutex::new(connection), broken: AtomicBool::new(false) });
         let (orders, received) = sync_channel(WAITING);
         let thread = std::thread::Builder::new().name("tollgate-cache".to_owned());
         let writer = thread.spawn(move || writer.run(&received))?;
-        Ok(Some(Self { database, orders: Some(orders), writer: Some(writer), broken: AtomicBool::new(false) }))
+        Ok(Some(Self { reader, orders: Some(orders), writer: Some(writer) }))
     }
 
     /// What is kept under `key`; a damaged record is none.
@@ -94,21 +108,11 @@ impl Disk {
     /// # Cancel safety
     /// Nothing is lost.
     pub(super) async fn get(&self, key: Key) -> Option<Stored> {
-        if self.broken.load(Relaxed) {
+        if self.reader.broken.load(Relaxed) {
             return None;
         }
-        let database = self.database.clone();
-        let read = move || {
-            let read = || -> Result<_, redb::Error> {
-                let answers = database.begin_read()?.open_table(ANSWERS)?;
-                Ok(answers.get(key.0)?.and_then(|record| Stored::decode(&key, record.value())))
-            };
-            read().ok().flatten()
-        };
-        let found = tokio::task::spawn_blocking(read).await;
-        // The task keeps to itself that redb may panic over a damaged file.
-        self.broken.fetch_or(found.is_err(), Relaxed);
-        found.ok().flatten()
+        let reader = self.reader.clone();
+        tokio::task::spawn_blocking(move || reader.get(&key)).await.ok().flatten()
     }
 
     /// Has an answer written, unless too many wait already.
@@ -129,7 +133,7 @@ impl Disk {
 }
 
 impl Drop for Disk {
-    /// Waits for what is being written: whoever opens the file next finds it closed and whole.
+    /// Waits for what is being written: whoever opens the file next finds everything in it.
     fn drop(&mut self) {
         self.orders = None;
         if let Some(writer) = self.writer.take() {
@@ -138,13 +142,54 @@ impl Drop for Disk {
     }
 }
 
-fn open_file(path: &Path) -> Result<Database, DatabaseError> {
+impl Reader {
+    fn get(&self, key: &Key) -> Option<Stored> {
+        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let record = connection
+            .prepare_cached("SELECT record FROM answers WHERE key = ?1")
+            .and_then(|mut select| select.query_row([key.0], |row| row.get::<_, Vec<u8>>(0)).optional());
+        match record {
+            Ok(record) => Stored::decode(key, &record?),
+            Err(error) => {
+                self.broken.fetch_or(is_damage(&error), Relaxed);
+                None
+            }
+        }
+    }
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    // Made here, so that it is for its owner alone; SQLite gives the files beside it the same mode.
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
+    options.append(true).create(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let file: File = options.open(path).map_err(|error| DatabaseError::Storage(error.into()))?;
-    Database::builder().set_cache_size(PAGES).create_file(file)
+    // Where it cannot be made SQLite says why.
+    drop(options.open(path));
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(PATIENCE)?;
+    connection.execute_batch(SETUP)?;
+    Ok(connection)
+}
+
+/// Whether it is the file's own fault; a disk that is full, say, leaves it as good as it was.
+fn is_damage(error: &rusqlite::Error) -> bool {
+    match error.sqlite_error_code() {
+        // Unknown: the statements do not fit what it holds.
+        Some(code) => matches!(code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown),
+        // What it holds is not of the kind that was put in.
+        None => true,
+    }
+}
+
+/// Moves the file away, and with it what SQLite keeps beside it.
+fn set_aside(path: &Path) -> io::Result<()> {
+    for beside in ["-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(beside);
+        let _ = fs::remove_file(name);
+    }
+    fs::rename(path, path.with_extension("damaged"))
 }
 
 /// Files with answers of another version.
@@ -153,55 +198,21 @@ fn others(folder: &Path) -> io::Result<Vec<PathBuf>> {
     for entry in fs::read_dir(folder)? {
         let name = entry?.file_name();
         let text = name.to_string_lossy();
-        if text.starts_with("answers.v") && text.ends_with(".redb") && text != FILE {
+        if text.starts_with("answers.v") && text.ends_with(".sqlite") && text != FILE {
             others.push(folder.join(&name));
         }
     }
     Ok(others)
 }
 
-/// Why a file cannot be used.
-#[derive(Debug, thiserror::Error)]
-enum Unusable {
-    #[error("another process uses it")]
-    Busy,
-    #[error("{0}")]
-    Damaged(redb::Error),
-    #[error("the file is damaged")]
-    Broken,
-}
-
 /// Writes answers as they come, many at a time when many come, and takes out what is too old or too much.
 struct Writer {
-    database: Arc<Database>,
+    connection: Connection,
     most: u64,
     keep: Duration,
-    /// The size of all answers.
-    bytes: u64,
 }
 
 impl Writer {
-    fn open(path: &Path, most: u64, keep: Duration) -> Result<Self, Unusable> {
-        let open = || -> Result<Self, redb::Error> {
-            let mut writer = Self { database: Arc::new(open_file(path)?), most, keep, bytes: 0 };
-            let transaction = writer.database.begin_write()?;
-            transaction.open_table(ANSWERS)?;
-            for entry in transaction.open_table(AGES)?.iter()? {
-                writer.bytes = writer.bytes.saturating_add(entry?.1.value());
-            }
-            transaction.commit()?;
-            writer.write(&[])?;
-            Ok(writer)
-        };
-        // Of a file that was cut short redb says so by a panic.
-        match std::panic::catch_unwind(open) {
-            Ok(Ok(writer)) => Ok(writer),
-            Ok(Err(redb::Error::DatabaseAlreadyOpen)) => Err(Unusable::Busy),
-            Ok(Err(error)) => Err(Unusable::Damaged(error)),
-            Err(_) => Err(Unusable::Broken),
-        }
-    }
-
     /// Until nobody can send any more.
     fn run(mut self, orders: &Receiver<Order>) {
         while let Ok(first) = orders.recv() {
@@ -223,39 +234,48 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, batch: &[(Key, Arc<Stored>)]) -> Result<(), redb::Error> {
-        let mut bytes = self.bytes;
-        let transaction = self.database.begin_write()?;
+    fn write(&mut self, batch: &[(Key, Arc<Stored>)]) -> rusqlite::Result<()> {
+        let transaction = self.connection.transaction()?;
         {
-            let mut answers = transaction.open_table(ANSWERS)?;
-            let mut ages = transaction.open_table(AGES)?;
+            let mut insert =
+                transaction.prepare_cached("REPLACE INTO answers (key, at, record) VALUES (?1, ?2, ?3)")?;
             for (key, stored) in batch {
-                let record = stored.encode(key);
-                let before = answers.get(key.0)?.and_then(|record| Stored::decode(key, record.value()));
-                if let Some(before) = before
-                    && let Some(size) = ages.remove((before.at(), key.0))?
-                {
-                    bytes = bytes.saturating_sub(size.value());
-                }
-                answers.insert(key.0, record.as_slice())?;
-                ages.insert((stored.at(), key.0), record.len() as u64)?;
-                bytes = bytes.saturating_add(record.len() as u64);
-            }
-            let expired =
-                millis(clock::wall()).saturating_sub(u64::try_from(self.keep.as_millis()).unwrap_or(u64::MAX));
-            loop {
-                let oldest = ages.first()?.map(|(age, size)| (age.value(), size.value()));
-                let Some(((at, key), size)) = oldest else { break };
-                if at >= expired && bytes <= self.most {
-                    break;
-                }
-                ages.remove((at, key))?;
-                answers.remove(key)?;
-                bytes = bytes.saturating_sub(size);
+                insert.execute((key.0, signed(stored.at()), stored.encode(key)))?;
             }
         }
-        transaction.commit()?;
-        self.bytes = bytes;
-        Ok(())
+        self::evict(&transaction, self.most)?;
+        transaction.commit()
     }
+
+    /// Checks the file, and takes out what is too old.
+    fn clean(&self) -> rusqlite::Result<()> {
+        let sound: String = self.connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        if sound != "ok" {
+            let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+            return Err(rusqlite::Error::SqliteFailure(code, Some(sound)));
+        }
+        let oldest = clock::wall().checked_sub(self.keep).map_or(0, millis);
+        self.connection.execute("DELETE FROM answers WHERE at < ?1", [signed(oldest)])?;
+        evict(&self.connection, self.most)
+    }
+}
+
+/// Takes out the oldest until the rest fits.
+fn evict(connection: &Connection, most: u64) -> rusqlite::Result<()> {
+    let number = |name: &str| connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0));
+    loop {
+        let used = (number("page_count")? - number("freelist_count")?).saturating_mul(number("page_size")?);
+        if used <= signed(most) {
+            return Ok(());
+        }
+        let oldest = "DELETE FROM answers WHERE key IN (SELECT key FROM answers ORDER BY at LIMIT ?1)";
+        if connection.execute(oldest, [EVICTED])? == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// SQLite's integers have a sign.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }

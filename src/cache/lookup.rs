@@ -59,12 +59,15 @@ impl Lead {
         }
     }
 
-    /// Hands over an answer. It is kept if it is a success in JSON; anything else is only the caller's.
+    /// Hands over an answer. A success is shared with those who wait, and kept if it is whole JSON; anything else is only
+    /// the caller's.
     pub fn answered(self, status: u16, request_id: Option<String>, body: Bytes) {
-        let Some(stored) = Stored::new(status, request_id, body, clock::wall()).map(Arc::new) else { return };
+        let stored = Arc::new(Stored::new(status, request_id, body, clock::wall()));
         // First kept, then told: whoever comes between the two finds it in one place or the other.
-        self.cache.keep(self.key, stored.clone());
-        if let Some(flight) = self.flight {
+        if stored.is_lasting() {
+            self.cache.keep(self.key, stored.clone());
+        }
+        if let Some(flight) = self.flight.filter(|_| stored.is_success()) {
             flight.end(Outcome::Answer(stored));
         }
     }

@@ -54,12 +54,12 @@ const OVERHEAD: usize = 256;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CacheConfig {
-    /// Where answers are kept across runs, in a file that one process uses at a time. They are not encrypted; the file is
-    /// for its owner alone. Default: in memory only.
+    /// Where answers are kept across runs, in a file that processes of this machine may share. They are not encrypted; the
+    /// file is for its owner alone. Default: in memory only.
     pub folder: Option<PathBuf>,
     /// What answers in memory may take. Default 256 MiB.
     pub memory_bytes: u64,
-    /// What answers in the folder may take; the oldest go first. Default 1 GiB.
+    /// What the file in the folder may take; the oldest answers go first. Default 1 GiB.
     pub folder_bytes: u64,
     /// How long an answer is good. Default a day.
     #[serde(with = "seconds")]

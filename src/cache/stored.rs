@@ -32,21 +32,27 @@ struct Head {
 const CHECK: usize = 16;
 
 impl Stored {
-    /// An answer that came at `now`; `None` if it is not one to be given again: no success, no JSON, or an error or a job
-    /// that goes on inside of a success.
-    pub(super) fn new(status: u16, request_id: Option<String>, body: Bytes, now: SystemTime) -> Option<Self> {
+    /// An answer that came at `now`.
+    pub(super) fn new(status: u16, request_id: Option<String>, body: Bytes, now: SystemTime) -> Self {
+        let usage = providers::usage_in_bytes(&body);
+        Self { head: Head { at: millis(now), status, usage, request_id }, body }
+    }
+
+    /// Whether it may be given again later: a success in JSON, with neither an error nor a job that goes on inside.
+    pub(super) fn is_lasting(&self) -> bool {
         #[derive(Deserialize)]
         struct Verdict {
             error: Option<Value>,
             status: Option<Value>,
         }
-        let verdict: Verdict = serde_json::from_slice(&body).ok()?;
-        let complete = verdict.status.is_none_or(|status| status == "completed");
-        if !(200..300).contains(&status) || verdict.error.is_some() || !complete {
-            return None;
-        }
-        let usage = providers::usage_in_bytes(&body);
-        Some(Self { head: Head { at: millis(now), status, usage, request_id }, body })
+        let Ok(verdict) = serde_json::from_slice::<Verdict>(&self.body) else { return false };
+        // A response that reached its output cap is as complete as it gets.
+        let complete = verdict.status.is_none_or(|status| status == "completed" || status == "incomplete");
+        self.is_success() && verdict.error.is_none() && complete
+    }
+
+    pub(super) fn is_success(&self) -> bool {
+        (200..300).contains(&self.head.status)
     }
 
     pub(super) fn age(&self, now: SystemTime) -> Duration {
@@ -104,7 +110,7 @@ mod tests {
         "usage": {"prompt_tokens": 3, "completion_tokens": 4}}"#;
 
     fn stored() -> Stored {
-        Stored::new(200, Some("req_1".to_owned()), BODY.into(), UNIX_EPOCH + Duration::from_secs(9)).unwrap()
+        Stored::new(200, Some("req_1".to_owned()), BODY.into(), UNIX_EPOCH + Duration::from_secs(9))
     }
 
     #[test]
@@ -123,10 +129,11 @@ mod tests {
 
     #[test]
     fn only_whole_successes_are_kept() {
-        let kept = |status, body: &'static str| Stored::new(status, None, body.into(), UNIX_EPOCH).is_some();
+        let kept = |status, body: &'static str| Stored::new(status, None, body.into(), UNIX_EPOCH).is_lasting();
         assert!(kept(200, BODY) && kept(201, r#"{"status":"completed","error":null}"#));
+        assert!(kept(200, r#"{"status":"incomplete","incomplete_details":{"reason":"max_output_tokens"}}"#));
         assert!(!kept(429, BODY) && !kept(200, "<p>a proxy's page") && !kept(200, ""));
-        for body in [r#"{"error":{"message":"x"}}"#, r#"{"status":"in_progress"}"#, r#"{"status":"incomplete"}"#] {
+        for body in [r#"{"error":{"message":"x"}}"#, r#"{"status":"in_progress"}"#, r#"{"status":"failed"}"#] {
             assert!(!kept(200, body), "{body}");
         }
     }

@@ -220,17 +220,6 @@ impl Belief {
                 // A number above all books is somebody else's use, and no reason to give up any of them.
                 let dead = hypothesis.vote(*rule, *verdict, explained);
                 if dead && left > 1 {
-                        eprintln!(
-                            "KILL {:?} {:?} {:?} sight {:?} unseen {:?} doubt {:?}",
-                            hypothesis.shape,
-                            rule,
-                            verdict,
-                            sight,
-                            hypothesis.doubtful(doubtful, unseen).by(*rule),
-                            doubtful
-                        );
-                        eprintln!("   booked {}", hypothesis.book.used(*rule, sight.latest));
-                    }
                     hypothesis.alive = hypothesis.alive.without(*rule);
                     left -= 1;
                 }

@@ -44,7 +44,7 @@ pub enum Output {
 /// waited for. Where only a few long requests fit into a limit at a time there is no such average, and a higher quantile
 /// trades idle limit for fewer overruns.
 ///
-/// Until there are [enough](ENOUGH) answers a lower guess is mixed with the configured start, while a higher one counts
+/// Until there are thirty answers a lower guess is mixed with the configured start, while a higher one counts
 /// at once: to reserve too much costs a moment, too little costs refusals.
 ///
 /// ```

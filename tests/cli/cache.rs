@@ -40,7 +40,7 @@ fn answers_in_a_folder_serve_the_next_run_and_other_files() {
     world.run(&format!("run one.jsonl --cache answers {}", server.at())).expect(0);
     world.run(&format!("run two.jsonl --cache answers {}", server.at())).expect(0).says("answered without a call");
     assert_eq!((server.stats().requests, world.results("two.results.jsonl").len()), (30, 30));
-    world.write("answers/answers.v1.redb", "damaged");
+    world.write("answers/answers.v1.sqlite", "damaged");
     world.run(&format!("run one.jsonl -o three.jsonl --cache answers {}", server.at())).expect(0).says("begun anew");
     assert_eq!(server.stats().requests, 50);
 }

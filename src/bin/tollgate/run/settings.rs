@@ -358,7 +358,6 @@ pub(crate) fn with_address(config: &Config, url: Option<String>) -> Config {
 
 /// Opens nothing and sends nothing: a scheduler that is only asked for sizes and limits.
 pub(crate) fn checker(config: &Config) -> Result<tollgate::Scheduler> {
-    // The cache's file is for one scheduler at a time.
     let config = Config { cache: None, ..config.clone() };
     tollgate::Scheduler::from_config(config).context("the settings do not fit together")
 }
