@@ -178,6 +178,9 @@ pub struct Limits {
     pub otpm: Option<u64>,
     /// Requests under way at once.
     pub max_concurrent: Option<u32>,
+    /// Whether that number adapts, up to `max_concurrent`, to the time that answers take: for servers that queue instead of
+    /// refusing, as most do that people run themselves. Default: it does not.
+    pub adaptive_concurrency: Option<bool>,
     /// How all of them are enforced, where it is neither the provider's usual way nor to be found out.
     pub shape: Option<Shape>,
     /// The same for requests per second and minute only …
@@ -382,6 +385,11 @@ impl Account {
     /// The most requests of `model` under way at once.
     pub(crate) fn max_concurrent(&self, model: &str) -> Option<u32> {
         self.own_limits(model).find_map(|limits| limits.max_concurrent)
+    }
+
+    /// Whether that number adapts to the server.
+    pub(crate) fn adaptive_concurrency(&self, model: &str) -> bool {
+        self.own_limits(model).find_map(|limits| limits.adaptive_concurrency).unwrap_or(false)
     }
 
     fn own_limits<'a>(&'a self, model: &'a str) -> impl Iterator<Item = &'a Limits> {

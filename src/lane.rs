@@ -210,6 +210,11 @@ impl Lane {
         let now = clock::now();
         let charge = grant.charge;
         let mut state = self.lock();
+        match heard {
+            Heard::Nothing => {}
+            Heard::Answer => state.machine.went_well(&grant, end, now),
+            Heard::Failure(failure, _) => state.machine.failed(&grant, failure, now),
+        }
         state.machine.finish(grant, end, &answer.readings, now);
         // An answer that is the provider's own, and not that of a broken way to it, ends the careful start.
         if heard.is_answer() {

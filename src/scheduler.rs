@@ -472,6 +472,9 @@ impl Scheduler {
         let mut machine = Machine::new(gates, clock::now())
             .bounded(account.settings.max_concurrent(model), config.max_waiting)
             .turns(weights, config.ageing);
+        if account.settings.adaptive_concurrency(model) {
+            machine = machine.adaptive(clock::now());
+        }
         if self.inner.closed.load(Relaxed) {
             machine.close();
         }

@@ -6,12 +6,15 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use thiserror::Error;
 
+use super::ceiling::{Ceiling, CeilingStatus};
 use super::gate::{GateStatus, Source};
-use super::gates::{Gates, Wait};
+use super::gates::Gates;
+use super::places::Places;
 use super::queue::{Entry, Place, Priority, Queue, Tenant};
+use super::rate::Rate;
 use super::retry::RetryBudget;
 use crate::cost::{Charge, Limit};
-use crate::providers::Reading;
+use crate::providers::{Class, Failure, Reading};
 
 /// What a request asks of a lane.
 #[derive(Clone, Debug, Default)]
@@ -121,8 +124,23 @@ pub struct Forecast {
     pub starts_in: Duration,
     /// How many go before it.
     pub ahead: usize,
-    /// The limit that holds it; `None` if it would start at once, or waits for a free place or a pause to end.
+    /// The limit that holds it; `None` if it would start at once, or something else holds it.
     pub binding: Option<Limit>,
+    /// What holds it, where that is not a limit.
+    pub held_by: Option<Hold>,
+}
+
+/// What may hold a request besides the limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Hold {
+    /// A pause that the provider asked for.
+    Pause,
+    /// The ceiling on the sending rate, see [`Ceiling`].
+    Ceiling,
+    /// As many requests are under way as may be, see [`Places`]. When one of them ends is told from how they ended lately.
+    Places,
 }
 
 impl Forecast {
@@ -141,6 +159,10 @@ pub struct LaneStatus {
     pub waiting: usize,
     /// Requests that are under way.
     pub in_flight: u32,
+    /// As many as may be; it moves where it adapts to the server.
+    pub max_in_flight: Option<u32>,
+    /// The sending rate that the provider bears, if it has complained.
+    pub ceiling: Option<CeilingStatus>,
     /// Time until the lane goes on, if the provider asked for a pause.
     pub paused_for: Option<Duration>,
     /// What holds the request at the front.
@@ -189,7 +211,10 @@ pub struct Machine<T> {
     queue: Queue<T>,
     /// The retries that the lane may still make.
     pub budget: RetryBudget,
-    max_in_flight: Option<u32>,
+    places: Places,
+    ceiling: Ceiling,
+    /// Requests that ended, to tell when the next one will.
+    ended: Rate,
     max_waiting: usize,
     in_flight: u32,
     arrivals: u64,
@@ -212,7 +237,9 @@ impl<T> Machine<T> {
             gates,
             queue: Queue::new(HashMap::new(), Duration::from_secs(60)),
             budget: RetryBudget::new(now),
-            max_in_flight: None,
+            places: Places::new(None),
+            ceiling: Ceiling::new(now),
+            ended: Rate::new(now),
             max_waiting: usize::MAX,
             in_flight: 0,
             arrivals: 0,
@@ -231,8 +258,15 @@ impl<T> Machine<T> {
     /// At most so many requests under way and so many waiting.
     #[must_use]
     pub fn bounded(mut self, max_in_flight: Option<u32>, max_waiting: usize) -> Self {
-        self.max_in_flight = max_in_flight;
+        self.places = Places::new(max_in_flight);
         self.max_waiting = max_waiting;
+        self
+    }
+
+    /// Within that bound, as many requests under way as the server works on without a long queue; see [`Places`].
+    #[must_use]
+    pub fn adaptive(mut self, now: Instant) -> Self {
+        self.places = self.places.adaptive(now);
         self
     }
 
@@ -321,17 +355,16 @@ impl<T> Machine<T> {
     }
 
     fn grant_due(&mut self, now: Instant, out: &mut Vec<Wake<T>>) -> Option<Instant> {
-        while self.free_place() {
-            let (place, entry) = self.queue.next(now)?;
-            if let Some(until) = self.paused_until.filter(|until| now < *until) {
-                return Some(until);
-            }
+        while let Some((place, entry)) = self.queue.next(now) {
             let charge = entry.charge;
             if let Some(limit) = self.gates.too_small_for(&charge) {
                 let entry = self.queue.remove(&place)?;
                 let refusal = Refusal::TooLarge { limit, size: charge.get(limit.dimension) };
                 out.push(Wake::Refused(refusal, entry.payload));
                 continue;
+            }
+            if let Err(until) = self.open(now) {
+                return until;
             }
             if let Err(wait) = self.gates.reserve(&charge, now) {
                 return Some(wait.until);
@@ -345,10 +378,12 @@ impl<T> Machine<T> {
     /// Takes a grant back, corrects the books, and then takes the limits that the answer's headers show.
     pub fn finish(&mut self, grant: Grant, end: End, readings: &[Reading], now: Instant) {
         self.in_flight = self.in_flight.saturating_sub(1);
+        self.ended.count(now);
         let unseen = self.unseen(&grant, now);
         match end {
             End::Unsent => {
                 self.gates.refund(&grant.charge);
+                self.ceiling.refund();
                 self.admitted = self.admitted.saturating_sub(1);
             }
             End::Unknown => {}
@@ -363,6 +398,23 @@ impl<T> Machine<T> {
             }
         }
         self.gates.read(readings, &unseen, self.in_flight == 0, now);
+    }
+
+    /// The request of `grant`, which is about to be [finished](Machine::finish), was answered well.
+    pub fn went_well(&mut self, grant: &Grant, end: End, now: Instant) {
+        let tokens = if let End::Used(used) = end { Some(used.output_tokens) } else { None };
+        self.ceiling.went_well(now);
+        self.places.went_well(grant.at, tokens, now);
+    }
+
+    /// The request of `grant`, which is about to be [finished](Machine::finish), failed.
+    pub fn failed(&mut self, grant: &Grant, failure: &Failure, now: Instant) {
+        if let Some(hold) = failure.slow_down() {
+            self.ceiling.slow_down(failure.class == Class::SlowDown, hold, grant.at, now);
+        }
+        if matches!(failure.class, Class::Overloaded | Class::Timeout | Class::CapacityUnavailable) {
+            self.places.overloaded(grant.at, now);
+        }
     }
 
     /// Takes the limits that the headers of a running request show, as a stream sends them at its beginning. They only
@@ -421,6 +473,8 @@ impl<T> Machine<T> {
             gates: self.gates.status(now),
             waiting: self.queue.len(),
             in_flight: self.in_flight,
+            max_in_flight: self.places.limit(),
+            ceiling: self.ceiling.status(now),
             paused_for: self.paused_until.filter(|until| *until > now).map(|until| until - now),
             binding: front.map(|wait| wait.limit),
             admitted: self.admitted,
@@ -466,20 +520,49 @@ impl<T> Machine<T> {
 
     /// Gives the place back if it has to wait.
     fn grant_at_once(&mut self, place: Place, charge: Charge, now: Instant) -> Result<Grant, Place> {
-        let free = self.queue.len() == 0 && self.free_place() && !self.is_paused(now);
+        let free = self.queue.len() == 0 && self.open(now).is_ok();
         if free && self.gates.reserve(&charge, now).is_ok() { Ok(self.grant(place, charge, now)) } else { Err(place) }
     }
 
     fn forecast_at(&self, place: &Place, charge: &Charge, now: Instant) -> Forecast {
         let ahead = self.queue.ahead(place);
         let wait = self.gates.wait(&ahead.charge.plus(charge), now);
-        let pause = self.paused_until.unwrap_or(now).max(now);
-        let Wait { until, .. } = wait.unwrap_or(Wait { limit: Limit::rpm(0), until: now });
+        let (held_by, held_until) = self.held(ahead.count, now);
+        let limited_until = wait.map_or(now, |wait| wait.until);
         Forecast {
-            starts_in: until.max(pause) - now,
+            starts_in: limited_until.max(held_until) - now,
             ahead: ahead.count,
-            binding: wait.filter(|wait| wait.until >= pause).map(|wait| wait.limit),
+            binding: wait.filter(|wait| wait.until >= held_until).map(|wait| wait.limit),
+            held_by: (held_until > limited_until).then_some(held_by),
         }
+    }
+
+    /// What besides the limits holds a request with so many `ahead` longest, and until when.
+    fn held(&self, ahead: usize, now: Instant) -> (Hold, Instant) {
+        let before = u64::from(self.in_flight) + ahead as u64;
+        let ceiling = if before == 0 { now } else { self.ceiling.ready_at(ahead as u64 + 1, now) };
+        let ends = self.places.limit().map_or(0, |places| (before + 1).saturating_sub(places.into()));
+        let place = match u32::try_from(ends) {
+            Ok(0) => now,
+            // Not now, whatever is known of when.
+            Ok(ends) => now + self.ended.gap(now).unwrap_or_default().max(Duration::from_nanos(1)) * ends,
+            Err(_) => now,
+        };
+        let pause = self.paused_until.unwrap_or(now).max(now);
+        let holds = [(Hold::Pause, pause), (Hold::Ceiling, ceiling), (Hold::Places, place)];
+        holds.into_iter().max_by_key(|(_, until)| *until).unwrap_or((Hold::Pause, now))
+    }
+
+    /// Whether anybody may go now, as far as it is not for the limits to say; otherwise when to ask again, if that is not
+    /// for something to end.
+    fn open(&mut self, now: Instant) -> Result<(), Option<Instant>> {
+        if !self.places.free(self.in_flight) {
+            return Err(None);
+        }
+        if let Some(until) = self.paused_until.filter(|until| now < *until) {
+            return Err(Some(until));
+        }
+        self.ceiling.admit(self.in_flight == 0, now).map_err(Some)
     }
 
     fn grant(&mut self, place: Place, charge: Charge, now: Instant) -> Grant {
@@ -488,6 +571,8 @@ impl<T> Machine<T> {
             *earlier = std::mem::replace(later, (now, self.granted));
         }
         self.in_flight += 1;
+        self.places.taken(self.in_flight);
+        self.ceiling.take(now);
         self.admitted += 1;
         self.granted = self.granted.plus(&charge);
         self.first = self.first.or(Some(now));
@@ -501,13 +586,5 @@ impl<T> Machine<T> {
         let mark = if now.saturating_duration_since(later.0) >= TRANSIT { later } else { earlier };
         let lately = self.granted.minus(&mark.1);
         self.granted.minus(&grant.granted_until).at_most(&lately)
-    }
-
-    fn free_place(&self) -> bool {
-        self.max_in_flight.is_none_or(|max| self.in_flight < max)
-    }
-
-    fn is_paused(&self, now: Instant) -> bool {
-        self.paused_until.is_some_and(|until| now < until)
     }
 }

@@ -1,6 +1,7 @@
 //! The promises of the library, one module each.
 
 mod books;
+mod ceiling;
 #[cfg(all(feature = "client", feature = "mock"))]
 mod client;
 mod floors;

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use self::body::ErrorBody;
 use super::{Observation, Provider};
-use crate::cost::{DAY, Dimension, Limit};
+use crate::cost::{DAY, Dimension, Limit, MINUTE};
 
 pub use self::class::{Class, Retry};
 pub(crate) use self::mask::clean;
@@ -88,6 +88,21 @@ impl Failure {
             (Some(true), Class::Invalid | Class::Forbidden | Class::NotFound) => Retry::Backoff,
             (_, class) => class.retry(),
         }
+    }
+
+    /// How long to send no faster than what last went well, where the rate of sending led to this failure.
+    ///
+    /// OpenAI asks for 15 minutes after `slow_down`; others name no time.
+    pub fn slow_down(&self) -> Option<Duration> {
+        let code = |name: &str| self.code.as_deref() == Some(name);
+        let hold = match self.class {
+            Class::SlowDown if code("slow_down") => 15 * MINUTE,
+            Class::SlowDown | Class::CapacityUnavailable => MINUTE,
+            // Anthropic's overload; that of others is answered by 503, as an outage is.
+            Class::Overloaded if self.status == 529 || code("overloaded_error") => MINUTE,
+            _ => return None,
+        };
+        Some(self.wait.map_or(hold, |wait| wait.max(hold)))
     }
 }
 
