@@ -54,9 +54,21 @@ pub struct Config {
     pub jitter_margin: Duration,
     /// Output that is reserved for a request without a cap, per choice. Default 500 tokens.
     pub predicted_output: u64,
+    /// How long requests without a deadline wait for a provider that is failing, before they are refused. While it fails,
+    /// one request at a time finds out whether it is over, and failed attempts do not count; see
+    /// [`Refusal::BreakerOpen`](crate::Refusal::BreakerOpen). Default 300 s; 0 refuses at once.
+    #[serde(with = "seconds")]
+    pub outage_patience: Duration,
     /// How long the built-in client waits for one whole answer. Default 600 s.
     #[serde(with = "seconds")]
     pub timeout: Duration,
+    /// How long it waits for the first byte of an answer, and then for each next one. An answer that is no stream comes
+    /// when all of it is written, so this is no shorter than the longest answer takes. Default 600 s.
+    #[serde(with = "seconds")]
+    pub byte_timeout: Duration,
+    /// How long it waits for a connection. Default 10 s.
+    #[serde(with = "seconds")]
+    pub connect_timeout: Duration,
 }
 
 impl Default for Config {
@@ -69,7 +81,10 @@ impl Default for Config {
             ageing: Duration::from_secs(60),
             jitter_margin: Duration::from_millis(500),
             predicted_output: 500,
+            outage_patience: Duration::from_secs(300),
             timeout: Duration::from_secs(600),
+            byte_timeout: Duration::from_secs(600),
+            connect_timeout: Duration::from_secs(10),
         }
     }
 }

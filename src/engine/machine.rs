@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use thiserror::Error;
 
+use super::breaker::{Breaker, BreakerStatus, Change};
 use super::ceiling::{Ceiling, CeilingStatus};
 use super::gate::{GateStatus, Source};
 use super::gates::Gates;
@@ -45,6 +46,8 @@ pub struct Grant {
     /// Everything granted before and with it, to tell what the provider had not seen yet when it answered.
     granted_until: Charge,
     ticket: Ticket,
+    /// How the breaker knows it.
+    number: u64,
 }
 
 impl Grant {
@@ -92,6 +95,17 @@ pub enum Refusal {
         /// The limit that holds it.
         binding: Option<Limit>,
     },
+    /// The provider is failing, and the breaker is open: nothing is sent but probes. The request cannot start in time, or
+    /// the provider has been failing for longer than anybody waits.
+    #[error(
+        "the provider is failing ({last:?}) and the next probe is in {probe_in:.1?}; send again later, or let the request wait longer"
+    )]
+    BreakerOpen {
+        /// The last failure.
+        last: Class,
+        /// When the next request may go to see whether it is over; zero while one is under way.
+        probe_in: Duration,
+    },
     /// The lane's queue is full.
     #[error("{waiting} requests wait already, as many as may; submit fewer at a time or raise the queue's bound")]
     QueueFull {
@@ -137,16 +151,12 @@ pub struct Forecast {
 pub enum Hold {
     /// A pause that the provider asked for.
     Pause,
+    /// The provider is failing, see [`Breaker`]: the wait is that for the next probe, and nobody knows the rest.
+    Breaker,
     /// The ceiling on the sending rate, see [`Ceiling`].
     Ceiling,
     /// As many requests are under way as may be, see [`Places`]. When one of them ends is told from how they ended lately.
     Places,
-}
-
-impl Forecast {
-    fn too_late(&self) -> Refusal {
-        Refusal::Deadline { starts_in: self.starts_in, binding: self.binding }
-    }
 }
 
 /// A lane as it stands; all of it at one instant.
@@ -163,6 +173,8 @@ pub struct LaneStatus {
     pub max_in_flight: Option<u32>,
     /// The sending rate that the provider bears, if it has complained.
     pub ceiling: Option<CeilingStatus>,
+    /// The breaker, if it is open: the provider is failing.
+    pub breaker: Option<BreakerStatus>,
     /// Time until the lane goes on, if the provider asked for a pause.
     pub paused_for: Option<Duration>,
     /// What holds the request at the front.
@@ -213,6 +225,9 @@ pub struct Machine<T> {
     pub budget: RetryBudget,
     places: Places,
     ceiling: Ceiling,
+    breaker: Breaker,
+    /// Who has probed while the breaker was open.
+    tried: Vec<Place>,
     /// Requests that ended, to tell when the next one will.
     ended: Rate,
     max_waiting: usize,
@@ -239,6 +254,8 @@ impl<T> Machine<T> {
             budget: RetryBudget::new(now),
             places: Places::new(None),
             ceiling: Ceiling::new(now),
+            breaker: Breaker::new(Duration::from_secs(300)),
+            tried: Vec::new(),
             ended: Rate::new(now),
             max_waiting: usize::MAX,
             in_flight: 0,
@@ -267,6 +284,13 @@ impl<T> Machine<T> {
     #[must_use]
     pub fn adaptive(mut self, now: Instant) -> Self {
         self.places = self.places.adaptive(now);
+        self
+    }
+
+    /// How long requests wait for a provider that fails, before they are refused. Default 300 s.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.breaker = Breaker::new(patience);
         self
     }
 
@@ -313,13 +337,16 @@ impl<T> Machine<T> {
             Ok(grant) => return Ok(Submitted::Granted(grant)),
             Err(place) => place,
         };
+        if let Some(refusal) = self.hopeless(now) {
+            return Err(refusal);
+        }
         if self.queue.len() >= self.max_waiting {
             return Err(Refusal::QueueFull { waiting: self.queue.len() });
         }
         if let Some(deadline) = ask.deadline {
             let forecast = self.forecast_at(&place, &ask.charge, now);
             if forecast.starts_in > deadline.saturating_duration_since(now) {
-                return Err(forecast.too_late());
+                return Err(self.too_late(&forecast, now));
             }
         }
         let entry = Entry { charge: ask.charge, since: now, deadline: ask.deadline, payload: payload() };
@@ -335,8 +362,17 @@ impl<T> Machine<T> {
     /// Hands out every request that may be sent now or has waited too long, and answers when to ask again; `None` means
     /// not before something happens.
     pub fn poll(&mut self, now: Instant, out: &mut Vec<Wake<T>>) -> Option<Instant> {
+        if let Some(refusal) = self.hopeless(now) {
+            while let Some(entry) =
+                self.queue.next(now).map(|(place, _)| place).and_then(|place| self.queue.remove(&place))
+            {
+                out.push(Wake::Refused(refusal.clone(), entry.payload));
+            }
+        }
+        // Who cannot make it to the next probe need not wait for that.
+        let shut_until = self.breaker.shut_until(now).unwrap_or(now);
         while let Some((deadline, place)) =
-            self.queue.first_deadline().filter(|(deadline, _)| *deadline <= now).cloned()
+            self.queue.first_deadline().filter(|(deadline, _)| *deadline <= now || *deadline < shut_until).cloned()
         {
             let Some(entry) = self.queue.get(&place) else { break };
             let forecast = self.forecast_at(&place, &entry.charge, now);
@@ -346,25 +382,26 @@ impl<T> Machine<T> {
                 break;
             }
             let Some(entry) = self.queue.remove(&place) else { break };
-            let starts_in = waited + forecast.starts_in;
-            out.push(Wake::Refused(Refusal::Deadline { starts_in, binding: forecast.binding }, entry.payload));
+            let forecast = Forecast { starts_in: waited + forecast.starts_in, ..forecast };
+            out.push(Wake::Refused(self.too_late(&forecast, now), entry.payload));
         }
         let wake = self.grant_due(now, out);
         let deadline = self.queue.first_deadline().map(|(deadline, _)| *deadline);
-        [wake, deadline].into_iter().flatten().min()
+        let hopeless = self.breaker.hopeless_at().filter(|_| self.queue.len() > 0);
+        [wake, deadline, hopeless].into_iter().flatten().min()
     }
 
     fn grant_due(&mut self, now: Instant, out: &mut Vec<Wake<T>>) -> Option<Instant> {
-        while let Some((place, entry)) = self.queue.next(now) {
-            let charge = entry.charge;
+        while self.queue.len() > 0 {
+            if let Err(until) = self.open(now) {
+                return until;
+            }
+            let (place, charge) = self.front(now)?;
             if let Some(limit) = self.gates.too_small_for(&charge) {
                 let entry = self.queue.remove(&place)?;
                 let refusal = Refusal::TooLarge { limit, size: charge.get(limit.dimension) };
                 out.push(Wake::Refused(refusal, entry.payload));
                 continue;
-            }
-            if let Err(until) = self.open(now) {
-                return until;
             }
             if let Err(wait) = self.gates.reserve(&charge, now) {
                 return Some(wait.until);
@@ -373,6 +410,27 @@ impl<T> Machine<T> {
             out.push(Wake::Granted(self.grant(place, charge, now), entry.payload));
         }
         None
+    }
+
+    /// The request that goes next. A probe is made by one that has not tried yet, as long as there is one: a request that
+    /// makes the provider fail must not keep the others from it.
+    fn front(&mut self, now: Instant) -> Option<(Place, Charge)> {
+        let mut aside = Vec::new();
+        while self.breaker.is_open()
+            && let Some((place, _)) = self.queue.next(now)
+            && self.tried.contains(&place)
+            && let Some(entry) = self.queue.remove(&place)
+        {
+            aside.push((place, entry));
+        }
+        if self.queue.len() == 0 {
+            self.tried.clear();
+        }
+        let front = self.queue.next(now).map(|(place, entry)| (place, entry.charge));
+        for (place, entry) in aside {
+            self.queue.insert(place, entry);
+        }
+        front.or_else(|| self.queue.next(now).map(|(place, entry)| (place, entry.charge)))
     }
 
     /// Takes a grant back, corrects the books, and then takes the limits that the answer's headers show.
@@ -405,6 +463,14 @@ impl<T> Machine<T> {
         let tokens = if let End::Used(used) = end { Some(used.output_tokens) } else { None };
         self.ceiling.went_well(now);
         self.places.went_well(grant.at, tokens, now);
+        self.breaker.answered(grant.number, Some(now.saturating_duration_since(grant.at)), now);
+    }
+
+    /// The answer to `grant` has begun: the provider is back, if it was failing.
+    pub fn began(&mut self, grant: &Grant, now: Instant) {
+        if self.breaker.is_open() {
+            self.breaker.answered(grant.number, None, now);
+        }
     }
 
     /// The request of `grant`, which is about to be [finished](Machine::finish), failed.
@@ -415,6 +481,23 @@ impl<T> Machine<T> {
         if matches!(failure.class, Class::Overloaded | Class::Timeout | Class::CapacityUnavailable) {
             self.places.overloaded(grant.at, now);
         }
+        let Grant { number, at, ticket: Ticket(place), .. } = grant;
+        if failure.is_outage() {
+            let others = self.queue.len() > 0;
+            self.breaker.failed(*number, place.arrival, failure, others, *at, now);
+        } else {
+            self.breaker.answered(*number, None, now);
+        }
+    }
+
+    /// Whether the provider is failing, so that nothing is sent but probes.
+    pub fn is_failing(&self) -> bool {
+        self.breaker.is_open()
+    }
+
+    /// How the breaker changed since this was last asked, for events.
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        self.breaker.take_changes()
     }
 
     /// Takes the limits that the headers of a running request show, as a stream sends them at its beginning. They only
@@ -450,7 +533,7 @@ impl<T> Machine<T> {
         self.check(ask)?;
         let forecast = self.forecast(ask, now);
         match ask.deadline.map(|deadline| deadline.saturating_duration_since(now)) {
-            Some(left) if forecast.starts_in > left => Err(forecast.too_late()),
+            Some(left) if forecast.starts_in > left => Err(self.too_late(&forecast, now)),
             _ => Ok(forecast),
         }
     }
@@ -475,6 +558,7 @@ impl<T> Machine<T> {
             in_flight: self.in_flight,
             max_in_flight: self.places.limit(),
             ceiling: self.ceiling.status(now),
+            breaker: self.breaker.status(now),
             paused_for: self.paused_until.filter(|until| *until > now).map(|until| until - now),
             binding: front.map(|wait| wait.limit),
             admitted: self.admitted,
@@ -537,6 +621,22 @@ impl<T> Machine<T> {
         }
     }
 
+    fn too_late(&self, forecast: &Forecast, now: Instant) -> Refusal {
+        let open = self.breaker_open(now).filter(|_| forecast.held_by == Some(Hold::Breaker));
+        open.unwrap_or(Refusal::Deadline { starts_in: forecast.starts_in, binding: forecast.binding })
+    }
+
+    /// The refusal of everybody once the provider has been failing for longer than anybody waits.
+    fn hopeless(&self, now: Instant) -> Option<Refusal> {
+        self.breaker_open(now).filter(|_| self.breaker.hopeless_at().is_some_and(|at| at <= now))
+    }
+
+    fn breaker_open(&self, now: Instant) -> Option<Refusal> {
+        let BreakerStatus { last, probe_in, .. } = self.breaker.status(now)?;
+        let pause = self.paused_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
+        Some(Refusal::BreakerOpen { last, probe_in: probe_in.max(pause) })
+    }
+
     /// What besides the limits holds a request with so many `ahead` longest, and until when.
     fn held(&self, ahead: usize, now: Instant) -> (Hold, Instant) {
         let before = u64::from(self.in_flight) + ahead as u64;
@@ -549,7 +649,11 @@ impl<T> Machine<T> {
             Err(_) => now,
         };
         let pause = self.paused_until.unwrap_or(now).max(now);
-        let holds = [(Hold::Pause, pause), (Hold::Ceiling, ceiling), (Hold::Places, place)];
+        let shut = match self.breaker.admit(self.in_flight, now) {
+            Ok(()) => now,
+            Err(_) => self.breaker.shut_until(now).unwrap_or(now + Duration::from_nanos(1)),
+        };
+        let holds = [(Hold::Pause, pause), (Hold::Ceiling, ceiling), (Hold::Places, place), (Hold::Breaker, shut)];
         holds.into_iter().max_by_key(|(_, until)| *until).unwrap_or((Hold::Pause, now))
     }
 
@@ -562,6 +666,7 @@ impl<T> Machine<T> {
         if let Some(until) = self.paused_until.filter(|until| now < *until) {
             return Err(Some(until));
         }
+        self.breaker.admit(self.in_flight, now)?;
         self.ceiling.admit(self.in_flight == 0, now).map_err(Some)
     }
 
@@ -573,11 +678,17 @@ impl<T> Machine<T> {
         self.in_flight += 1;
         self.places.taken(self.in_flight);
         self.ceiling.take(now);
+        let number = self.breaker.take(now);
+        if self.breaker.is_open() {
+            self.tried.push(place.clone());
+        } else {
+            self.tried.clear();
+        }
         self.admitted += 1;
         self.granted = self.granted.plus(&charge);
         self.first = self.first.or(Some(now));
         self.last = Some(now);
-        Grant { charge, at: now, granted_until: self.granted, ticket: Ticket(place) }
+        Grant { charge, at: now, granted_until: self.granted, ticket: Ticket(place), number }
     }
 
     /// What was granted after `grant`, and so lately that the provider may not have seen it when it answered.

@@ -1,6 +1,7 @@
 //! The scheduler as plain values. Nothing in this folder waits, reads a clock or touches a network: every function is
 //! told the time, and asking early is harmless.
 
+mod breaker;
 mod bucket;
 mod ceiling;
 mod gate;
@@ -11,6 +12,7 @@ mod queue;
 mod rate;
 mod retry;
 
+pub use breaker::{Breaker, BreakerStatus, Change};
 pub use bucket::Bucket;
 pub use ceiling::{Ceiling, CeilingStatus};
 pub use gate::{Books, Gate, GateStatus, Settlement, Source};

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::clock::Clock;
 use super::config::{MockConfig, MockLimits};
 use super::ledger::{Ledger, Page, Refusal, Standing};
-use super::luck::{Fault, Luck, scatter};
+use super::luck::{Fault, Luck, fault_at, scatter};
 use super::stats::{Stats, Tally};
 
 pub(crate) struct Gate {
@@ -55,7 +55,8 @@ impl Gate {
         let now = self.clock.now();
         let mut luck = Luck::of(self.config.seed, state.arrivals);
         state.arrivals += 1;
-        let fault = luck.fault(&self.config.faults);
+        let drawn = luck.fault(&self.config.faults);
+        let fault = fault_at(&self.config.outages, now).or(drawn);
         let page = state.ledger.page(key, model);
         if fault == Some(Fault::Error429) {
             state.ledger.note_refusal(page, now);

@@ -42,6 +42,6 @@ mod refuse;
 mod server;
 mod stats;
 
-pub use config::{ChargeRule, Faults, Latency, MockConfig, MockLimits, OutputModel};
+pub use config::{ChargeRule, Faults, Latency, MockConfig, MockLimits, Outage, OutageKind, OutputModel};
 pub use server::Mock;
 pub use stats::{FaultCounts, Refused, Stats};

@@ -7,6 +7,9 @@ mod client;
 mod floors;
 mod lane;
 mod licences;
+mod outage;
+#[cfg(all(feature = "client", feature = "mock"))]
+mod outage_sockets;
 mod refusals;
 mod saturation;
 mod secrets;
