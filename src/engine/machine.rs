@@ -642,12 +642,9 @@ impl<T> Machine<T> {
         let before = u64::from(self.in_flight) + ahead as u64;
         let ceiling = if before == 0 { now } else { self.ceiling.ready_at(ahead as u64 + 1, now) };
         let ends = self.places.limit().map_or(0, |places| (before + 1).saturating_sub(places.into()));
-        let place = match u32::try_from(ends) {
-            Ok(0) => now,
-            // Not now, whatever is known of when.
-            Ok(ends) => now + self.ended.gap(now).unwrap_or_default().max(Duration::from_nanos(1)) * ends,
-            Err(_) => now,
-        };
+        // With nobody to tell when, it is later all the same.
+        let gap = self.ended.gap(now).unwrap_or_default().max(Duration::from_nanos(1));
+        let place = now + gap * u32::try_from(ends).unwrap_or(u32::MAX);
         let pause = self.paused_until.unwrap_or(now).max(now);
         let shut = match self.breaker.admit(self.in_flight, now) {
             Ok(()) => now,
