@@ -59,9 +59,21 @@ pub struct Config {
     /// is reserved than their mean, which is what many of them take together. Default 0.5; more where few long answers
     /// fit into a limit at a time and overruns are worse than idle limit.
     pub output_quantile: f64,
+    /// How long requests without a deadline wait for a provider that is failing, before they are refused. While it fails,
+    /// one request at a time finds out whether it is over, and failed attempts do not count; see
+    /// [`Refusal::BreakerOpen`](crate::Refusal::BreakerOpen). Default 300 s; 0 refuses at once.
+    #[serde(with = "seconds")]
+    pub outage_patience: Duration,
     /// How long the built-in client waits for one whole answer. Default 600 s.
     #[serde(with = "seconds")]
     pub timeout: Duration,
+    /// How long it waits for the first byte of an answer, and then for each next one. An answer that is no stream comes
+    /// when all of it is written, so this is no shorter than the longest answer takes. Default 600 s.
+    #[serde(with = "seconds")]
+    pub byte_timeout: Duration,
+    /// How long it waits for a connection. Default 10 s.
+    #[serde(with = "seconds")]
+    pub connect_timeout: Duration,
     /// Which answers are kept (feature `cache`). Default: none.
     #[cfg(feature = "cache")]
     pub cache: Option<crate::cache::CacheConfig>,
@@ -78,7 +90,10 @@ impl Default for Config {
             jitter_margin: Duration::from_millis(500),
             predicted_output: 500,
             output_quantile: 0.5,
+            outage_patience: Duration::from_secs(300),
             timeout: Duration::from_secs(600),
+            byte_timeout: Duration::from_secs(600),
+            connect_timeout: Duration::from_secs(10),
             #[cfg(feature = "cache")]
             cache: None,
         }
@@ -194,6 +209,9 @@ pub struct Limits {
     pub max_concurrent: Option<u32>,
     /// The most tokens that prompt and answer can be together; bounds what is reserved for an answer without a cap.
     pub context_window: Option<u64>,
+    /// Whether that number adapts, up to `max_concurrent`, to the time that answers take: for servers that queue instead of
+    /// refusing, as most do that people run themselves. Default: it does not.
+    pub adaptive_concurrency: Option<bool>,
     /// How all of them are enforced, where it is neither the provider's usual way nor to be found out.
     pub shape: Option<Shape>,
     /// The same for requests per second and minute only …
@@ -403,6 +421,11 @@ impl Account {
     /// The most tokens that a prompt of `model` and its answer can be together.
     pub(crate) fn context_window(&self, model: &str) -> Option<u64> {
         self.own_limits(model).find_map(|limits| limits.context_window)
+    }
+
+    /// Whether that number adapts to the server.
+    pub(crate) fn adaptive_concurrency(&self, model: &str) -> bool {
+        self.own_limits(model).find_map(|limits| limits.adaptive_concurrency).unwrap_or(false)
     }
 
     fn own_limits<'a>(&'a self, model: &'a str) -> impl Iterator<Item = &'a Limits> {

@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 
 use crate::clock;
-use crate::engine::{Ask, End, Forecast, Grant, Machine, Refusal, Submitted, Ticket, Wake};
+use crate::engine::{Ask, Change, End, Forecast, Grant, Machine, Refusal, Submitted, Ticket, Wake};
 use crate::permit::Permit;
 use crate::providers::{Failure, LimitHit, Observation, Provider, Retry};
 
@@ -55,6 +55,8 @@ pub struct Counters {
     pub rate_limited: u64,
     /// Other failed attempts.
     pub failed: u64,
+    /// Times the breaker opened because the provider was failing.
+    pub outages: u64,
 }
 
 impl State {
@@ -140,7 +142,10 @@ impl Lane {
     }
 
     /// Unlocks and wakes whoever may care: the driver, whatever it sleeps for, and those who wait for the lane to be idle.
-    fn release(&self, state: MutexGuard<'_, State>) {
+    fn release(&self, mut state: MutexGuard<'_, State>) {
+        for change in state.machine.take_changes() {
+            state.counters.outages += u64::from(matches!(change, Change::Opened { .. }));
+        }
         let (driven, idle) = (state.driven, state.draining && state.is_idle());
         drop(state);
         if driven {
@@ -206,13 +211,20 @@ impl Lane {
     }
 
     /// Closes the books of a grant and, in the same step, takes what its failure says about the lane: whoever waits for
-    /// what it names waits as long as it asks.
-    pub(crate) fn conclude(&self, grant: Grant, end: End, answer: &Observation, heard: Heard<'_>) {
+    /// what it names waits as long as it asks. Answers whether the provider is failing for everybody.
+    pub(crate) fn conclude(&self, grant: Grant, end: End, answer: &Observation, heard: Heard<'_>) -> bool {
         let now = clock::now();
         let charge = grant.charge;
         let mut state = self.lock();
-        if let Heard::Answer { output: Some(output) } = heard {
-            state.machine.learn(&grant, output);
+        match heard {
+            Heard::Nothing => {}
+            Heard::Answer { output } => {
+                if let Some(output) = output {
+                    state.machine.learn(&grant, output);
+                }
+                state.machine.went_well(&grant, end, now);
+            }
+            Heard::Failure(failure, _) => state.machine.failed(&grant, failure, now),
         }
         state.machine.finish(grant, end, &answer.readings, now);
         // An answer that is the provider's own, and not that of a broken way to it, ends the careful start.
@@ -237,14 +249,17 @@ impl Lane {
                 Retry::Never => state.counters.failed += 1,
             }
         }
+        let failing = state.machine.is_failing();
         self.release(state);
+        failing
     }
 
-    /// Counts a retry and says how long it has to wait for the lane's budget. Waiting for a limit is no load and needs none.
-    pub(crate) fn retry(&self, retry: Retry) -> Duration {
+    /// Counts a retry and says how long it has to wait for the lane's budget. What waits for a limit, or for the provider to
+    /// return, is no `load` and needs none.
+    pub(crate) fn retry(&self, load: bool) -> Duration {
         let mut state = self.lock();
         state.counters.retries += 1;
-        if retry == Retry::AfterLimit { Duration::ZERO } else { state.machine.budget.spend(clock::now()) }
+        if load { state.machine.budget.spend(clock::now()) } else { Duration::ZERO }
     }
 
     /// Keeps the lane from counting as idle while a request waits outside of it for its next attempt.

@@ -32,7 +32,7 @@ pub use cache::{CacheConfig, CacheStats, Lead, Lookup};
 pub use client::{Cached, ClientError, Reply};
 pub use config::{Account, Config, ConfigError, Key, Limits, Tier};
 pub use cost::{Charge, DAY, Dimension, Estimate, Limit, MINUTE, SECOND, Shape, UnknownShape, Usage, Zone};
-pub use engine::{Forecast, Priority, Refusal, RetryPolicy};
+pub use engine::{Forecast, Hold, Priority, Refusal, RetryPolicy};
 pub use error::{AcquireError, Error, TryAcquireError};
 pub use lane::{Counters, Waiter};
 pub use permit::Permit;

@@ -68,6 +68,7 @@ impl Permit {
             self.lane.change(|machine| {
                 machine.observe(grant, &answer.readings, clock::now());
                 machine.answered();
+                machine.began(grant, clock::now());
             });
         }
     }
@@ -112,22 +113,20 @@ impl Permit {
     }
 
     /// The provider answered with an error, or not at all. `default_wait` is how long a refused lane waits if the answer
-    /// names no time.
-    pub(crate) fn failed_as(mut self, failure: &Failure, answer: &Observation, default_wait: Duration) {
+    /// names no time. Answers whether the provider is failing for everybody.
+    pub(crate) fn failed_as(mut self, failure: &Failure, answer: &Observation, default_wait: Duration) -> bool {
         let refused = failure.retry() == Retry::AfterLimit || failure.status == 429;
         let end = if refused { End::Refused } else { End::Unknown };
-        self.finish(end, answer, Heard::Failure(failure, default_wait));
+        self.finish(end, answer, Heard::Failure(failure, default_wait))
     }
 
-    /// Nothing reached the provider.
-    pub(crate) fn unsent(mut self) {
-        self.finish(End::Unsent, &Observation::default(), Heard::Nothing);
+    /// Nothing reached the provider. Answers as [`failed_as`](Permit::failed_as).
+    pub(crate) fn unsent(mut self, failure: &Failure) -> bool {
+        self.finish(End::Unsent, &Observation::default(), Heard::Failure(failure, DEFAULT_WAIT))
     }
 
-    fn finish(&mut self, end: End, answer: &Observation, heard: Heard<'_>) {
-        if let Some(grant) = self.grant.take() {
-            self.lane.conclude(grant, end, answer, heard);
-        }
+    fn finish(&mut self, end: End, answer: &Observation, heard: Heard<'_>) -> bool {
+        self.grant.take().is_some_and(|grant| self.lane.conclude(grant, end, answer, heard))
     }
 }
 

@@ -382,7 +382,7 @@ impl Scheduler {
                     Some(providers::classify(lane.provider, status, &facts.answer, &facts.error_body))
                 }
                 (_, Some(transport)) => Some(transport.failure()),
-                _ => None,
+                _ => facts.unusable.as_deref().map(Failure::unusable),
             };
             let Some(failure) = failure else {
                 match result {
@@ -394,14 +394,16 @@ impl Scheduler {
                     }
                 }
             };
-            let pause = backoff.next();
             ask.again = permit.ticket();
-            if matches!(transport, Some(Transport::Unsent(_))) {
-                permit.unsent();
+            let failing = if matches!(transport, Some(Transport::Unsent(_))) {
+                permit.unsent(&failure)
             } else {
-                permit.failed_as(&failure, &facts.answer, pause.unwrap_or(DEFAULT_WAIT));
-            }
+                permit.failed_as(&failure, &facts.answer, backoff.clone().next().unwrap_or(DEFAULT_WAIT))
+            };
             let retry = failure.retry();
+            // Where everybody fails, the attempt costs none and is made again when the lane lets it.
+            let free = failing && retry == Retry::Backoff && self.inner.config.retry.max_attempts > 1;
+            let pause = if free { Some(Duration::ZERO) } else { backoff.next() };
             let Some(pause) = pause.filter(|_| retry != Retry::Never) else {
                 let failure = Box::new(failure);
                 return match result {
@@ -412,7 +414,7 @@ impl Scheduler {
             // A wait that the provider names holds the whole lane; only without one does the request wait by itself.
             let own = if retry == Retry::Backoff && failure.wait.is_none() { pause } else { Duration::ZERO };
             backing_off = Some(lane.backing_off());
-            tokio::time::sleep(own.max(lane.retry(retry))).await;
+            tokio::time::sleep(own.max(lane.retry(retry == Retry::Backoff && !free))).await;
             last = Some(Box::new(failure));
         }
     }
@@ -498,8 +500,12 @@ impl Scheduler {
         let weights = config.tenants.iter().map(|(name, weight)| (name.as_str().into(), *weight)).collect();
         let mut machine = Machine::new(gates, clock::now())
             .bounded(account.settings.max_concurrent(model), config.max_waiting)
+            .patience(config.outage_patience)
             .turns(weights, config.ageing)
             .predicting(Predictors::new(config.predicted_output, config.output_quantile));
+        if account.settings.adaptive_concurrency(model) {
+            machine = machine.adaptive(clock::now());
+        }
         if self.inner.closed.load(Relaxed) {
             machine.close();
         }

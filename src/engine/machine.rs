@@ -7,14 +7,18 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use thiserror::Error;
 
+use super::breaker::{Breaker, BreakerStatus, Change};
+use super::ceiling::{Ceiling, CeilingStatus};
 use super::gate::{GateStatus, Source};
-use super::gates::{Around, Gates, Overdrawn, Wait};
+use super::gates::{Around, Gates, Overdrawn};
 use super::paid::Paid;
+use super::places::Places;
 use super::predict::{Guess, Predictions, Predictors};
 use super::queue::{Entry, Place, Priority, Queue, Tenant};
+use super::rate::Rate;
 use super::retry::RetryBudget;
 use crate::cost::{Charge, Limit};
-use crate::providers::Reading;
+use crate::providers::{Class, Failure, Reading};
 
 /// What a request asks of a lane.
 #[derive(Clone, Debug, Default)]
@@ -46,7 +50,7 @@ pub struct Grant {
     /// When it was granted.
     pub at: Instant,
     /// Requests granted before and with it.
-    number: u64,
+    requests: u64,
     /// Everything that had ended by then: whatever its answer shows, the provider had seen these.
     done: Paid,
     /// Everything that had been given back by then.
@@ -55,6 +59,8 @@ pub struct Grant {
     test: Overdrawn,
     guess: Option<Arc<Guess>>,
     ticket: Ticket,
+    /// How the breaker knows it.
+    number: u64,
 }
 
 impl Grant {
@@ -103,6 +109,17 @@ pub enum Refusal {
         /// The limit that holds it.
         binding: Option<Limit>,
     },
+    /// The provider is failing, and the breaker is open: nothing is sent but probes. The request cannot start in time, or
+    /// the provider has been failing for longer than anybody waits.
+    #[error(
+        "the provider is failing ({last:?}) and the next probe is in {probe_in:.1?}; send again later, or let the request wait longer"
+    )]
+    BreakerOpen {
+        /// The last failure.
+        last: Class,
+        /// When the next request may go to see whether it is over; zero while one is under way.
+        probe_in: Duration,
+    },
     /// The lane's queue is full.
     #[error("{waiting} requests wait already, as many as may; submit fewer at a time or raise the queue's bound")]
     QueueFull {
@@ -135,14 +152,25 @@ pub struct Forecast {
     pub starts_in: Duration,
     /// How many go before it.
     pub ahead: usize,
-    /// The limit that holds it; `None` if it would start at once, or waits for a free place or a pause to end.
+    /// The limit that holds it; `None` if it would start at once, or something else holds it.
     pub binding: Option<Limit>,
+    /// What holds it, where that is not a limit.
+    pub held_by: Option<Hold>,
 }
 
-impl Forecast {
-    fn too_late(&self) -> Refusal {
-        Refusal::Deadline { starts_in: self.starts_in, binding: self.binding }
-    }
+/// What may hold a request besides the limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Hold {
+    /// A pause that the provider asked for.
+    Pause,
+    /// The provider is failing, see [`Breaker`]: the wait is that for the next probe, and nobody knows the rest.
+    Breaker,
+    /// The ceiling on the sending rate, see [`Ceiling`].
+    Ceiling,
+    /// As many requests are under way as may be, see [`Places`]. When one of them ends is told from how they ended lately.
+    Places,
 }
 
 /// A lane as it stands; all of it at one instant.
@@ -155,6 +183,12 @@ pub struct LaneStatus {
     pub waiting: usize,
     /// Requests that are under way.
     pub in_flight: u32,
+    /// As many as may be; it moves where it adapts to the server.
+    pub max_in_flight: Option<u32>,
+    /// The sending rate that the provider bears, if it has complained.
+    pub ceiling: Option<CeilingStatus>,
+    /// The breaker, if it is open: the provider is failing.
+    pub breaker: Option<BreakerStatus>,
     /// Time until the lane goes on, if the provider asked for a pause.
     pub paused_for: Option<Duration>,
     /// What holds the request at the front.
@@ -210,7 +244,13 @@ pub struct Machine<T> {
     predictors: Predictors,
     /// The retries that the lane may still make.
     pub budget: RetryBudget,
-    max_in_flight: Option<u32>,
+    places: Places,
+    ceiling: Ceiling,
+    breaker: Breaker,
+    /// Who has probed while the breaker was open.
+    tried: Vec<Place>,
+    /// Requests that ended, to tell when the next one will.
+    ended: Rate,
     max_waiting: usize,
     in_flight: u32,
     arrivals: u64,
@@ -245,7 +285,11 @@ impl<T> Machine<T> {
             queue: Queue::new(HashMap::new(), Duration::from_secs(60)),
             predictors: Predictors::default(),
             budget: RetryBudget::new(now),
-            max_in_flight: None,
+            places: Places::new(None),
+            ceiling: Ceiling::new(now),
+            breaker: Breaker::new(Duration::from_secs(300)),
+            tried: Vec::new(),
+            ended: Rate::new(now),
             max_waiting: usize::MAX,
             in_flight: 0,
             arrivals: 0,
@@ -269,8 +313,22 @@ impl<T> Machine<T> {
     /// At most so many requests under way and so many waiting.
     #[must_use]
     pub fn bounded(mut self, max_in_flight: Option<u32>, max_waiting: usize) -> Self {
-        self.max_in_flight = max_in_flight;
+        self.places = Places::new(max_in_flight);
         self.max_waiting = max_waiting;
+        self
+    }
+
+    /// Within that bound, as many requests under way as the server works on without a long queue; see [`Places`].
+    #[must_use]
+    pub fn adaptive(mut self, now: Instant) -> Self {
+        self.places = self.places.adaptive(now);
+        self
+    }
+
+    /// How long requests wait for a provider that fails, before they are refused. Default 300 s.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.breaker = Breaker::new(patience);
         self
     }
 
@@ -326,13 +384,16 @@ impl<T> Machine<T> {
             Ok(grant) => return Ok(Submitted::Granted(grant)),
             Err(place) => place,
         };
+        if let Some(refusal) = self.hopeless(now) {
+            return Err(refusal);
+        }
         if self.queue.len() >= self.max_waiting {
             return Err(Refusal::QueueFull { waiting: self.queue.len() });
         }
         if let Some(deadline) = ask.deadline {
             let forecast = self.forecast_at(&place, &ask.charge, now);
             if forecast.starts_in > deadline.saturating_duration_since(now) {
-                return Err(forecast.too_late());
+                return Err(self.too_late(&forecast, now));
             }
         }
         let Ask { charge, guess, deadline, .. } = ask;
@@ -349,8 +410,17 @@ impl<T> Machine<T> {
     /// Hands out every request that may be sent now or has waited too long, and answers when to ask again; `None` means
     /// not before something happens.
     pub fn poll(&mut self, now: Instant, out: &mut Vec<Wake<T>>) -> Option<Instant> {
+        if let Some(refusal) = self.hopeless(now) {
+            while let Some(entry) =
+                self.queue.next(now).map(|(place, _)| place).and_then(|place| self.queue.remove(&place))
+            {
+                out.push(Wake::Refused(refusal.clone(), entry.payload));
+            }
+        }
+        // Who cannot make it to the next probe need not wait for that.
+        let shut_until = self.breaker.shut_until(now).unwrap_or(now);
         while let Some((deadline, place)) =
-            self.queue.first_deadline().filter(|(deadline, _)| *deadline <= now).cloned()
+            self.queue.first_deadline().filter(|(deadline, _)| *deadline <= now || *deadline < shut_until).cloned()
         {
             let Some(entry) = self.queue.get(&place) else { break };
             let (charge, waited) = (entry.charge, now.saturating_duration_since(entry.since));
@@ -360,21 +430,21 @@ impl<T> Machine<T> {
                 break;
             }
             let Some(entry) = self.queue.remove(&place) else { break };
-            let starts_in = waited + forecast.starts_in;
-            out.push(Wake::Refused(Refusal::Deadline { starts_in, binding: forecast.binding }, entry.payload));
+            let forecast = Forecast { starts_in: waited + forecast.starts_in, ..forecast };
+            out.push(Wake::Refused(self.too_late(&forecast, now), entry.payload));
         }
         let wake = self.grant_due(now, out);
         let deadline = self.queue.first_deadline().map(|(deadline, _)| *deadline);
-        [wake, deadline].into_iter().flatten().min()
+        let hopeless = self.breaker.hopeless_at().filter(|_| self.queue.len() > 0);
+        [wake, deadline, hopeless].into_iter().flatten().min()
     }
 
     fn grant_due(&mut self, now: Instant, out: &mut Vec<Wake<T>>) -> Option<Instant> {
-        while self.free_place() {
-            let (place, entry) = self.queue.next(now)?;
-            if let Some(until) = self.paused_until.max(self.scouted_until(now)).filter(|until| now < *until) {
-                return Some(until);
+        while self.queue.len() > 0 {
+            if let Err(until) = self.open(now) {
+                return until;
             }
-            let charge = entry.guess.as_ref().map_or(entry.charge, |guess| self.guessed(guess));
+            let (place, charge) = self.front(now)?;
             if let Some(limit) = self.gates.too_small_for(&charge) {
                 let entry = self.queue.remove(&place)?;
                 let refusal = Refusal::TooLarge { limit, size: charge.get(limit.dimension) };
@@ -391,16 +461,40 @@ impl<T> Machine<T> {
         None
     }
 
+    /// The request that goes next. A probe is made by one that has not tried yet, as long as there is one: a request that
+    /// makes the provider fail must not keep the others from it.
+    fn front(&mut self, now: Instant) -> Option<(Place, Charge)> {
+        let mut aside = Vec::new();
+        while self.breaker.is_open()
+            && let Some((place, _)) = self.queue.next(now)
+            && self.tried.contains(&place)
+            && let Some(entry) = self.queue.remove(&place)
+        {
+            aside.push((place, entry));
+        }
+        if self.queue.len() == 0 {
+            self.tried.clear();
+        }
+        let charge = |entry: &Entry<T>| entry.guess.as_ref().map_or(entry.charge, |guess| self.guessed(guess));
+        let front = self.queue.next(now).map(|(place, entry)| (place, charge(entry)));
+        for (place, entry) in aside {
+            self.queue.insert(place, entry);
+        }
+        front.or_else(|| self.queue.next(now).map(|(place, entry)| (place, entry.charge)))
+    }
+
     /// Takes a grant back, corrects the books, and then takes the limits that the answer's headers show.
     pub fn finish(&mut self, grant: Grant, end: End, readings: &[Reading], now: Instant) {
         let Grant { charge, at, test, ref guess, .. } = grant;
         self.in_flight = self.in_flight.saturating_sub(1);
         self.under_way = self.under_way.minus(&charge);
+        self.ended.count(now);
         self.gates.ended(&charge);
         match end {
             End::Unsent => {
                 self.gates.refund(&charge, at);
                 self.granted.remove(&charge);
+                self.ceiling.refund();
                 self.admitted = self.admitted.saturating_sub(1);
             }
             End::Unknown => self.done.add(&charge),
@@ -444,6 +538,48 @@ impl<T> Machine<T> {
         }
     }
 
+    /// The request of `grant`, which is about to be [finished](Machine::finish), was answered well.
+    pub fn went_well(&mut self, grant: &Grant, end: End, now: Instant) {
+        let tokens = if let End::Used(used) = end { Some(used.output_tokens) } else { None };
+        self.ceiling.went_well(now);
+        self.places.went_well(grant.at, tokens, now);
+        self.breaker.answered(grant.number, Some(now.saturating_duration_since(grant.at)), now);
+    }
+
+    /// The answer to `grant` has begun: the provider is back, if it was failing.
+    pub fn began(&mut self, grant: &Grant, now: Instant) {
+        if self.breaker.is_open() {
+            self.breaker.answered(grant.number, None, now);
+        }
+    }
+
+    /// The request of `grant`, which is about to be [finished](Machine::finish), failed.
+    pub fn failed(&mut self, grant: &Grant, failure: &Failure, now: Instant) {
+        if let Some(hold) = failure.slow_down() {
+            self.ceiling.slow_down(failure.class == Class::SlowDown, hold, grant.at, now);
+        }
+        if matches!(failure.class, Class::Overloaded | Class::Timeout | Class::CapacityUnavailable) {
+            self.places.overloaded(grant.at, now);
+        }
+        let Grant { number, at, ticket: Ticket(place), .. } = grant;
+        if failure.is_outage() {
+            let others = self.queue.len() > 0;
+            self.breaker.failed(*number, place.arrival, failure, others, *at, now);
+        } else {
+            self.breaker.answered(*number, None, now);
+        }
+    }
+
+    /// Whether the provider is failing, so that nothing is sent but probes.
+    pub fn is_failing(&self) -> bool {
+        self.breaker.is_open()
+    }
+
+    /// How the breaker changed since this was last asked, for events.
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        self.breaker.take_changes()
+    }
+
     /// Takes the limits that the headers of a running request show, as a stream sends them at its beginning. They only
     /// tighten, since the request's own end is still to come.
     pub fn observe(&mut self, grant: &Grant, readings: &[Reading], now: Instant) {
@@ -478,7 +614,7 @@ impl<T> Machine<T> {
         self.check(ask)?;
         let forecast = self.forecast(ask, now);
         match ask.deadline.map(|deadline| deadline.saturating_duration_since(now)) {
-            Some(left) if forecast.starts_in > left => Err(forecast.too_late()),
+            Some(left) if forecast.starts_in > left => Err(self.too_late(&forecast, now)),
             _ => Ok(forecast),
         }
     }
@@ -502,6 +638,9 @@ impl<T> Machine<T> {
             gates: self.gates.status(now),
             waiting: self.queue.len(),
             in_flight: self.in_flight,
+            max_in_flight: self.places.limit(),
+            ceiling: self.ceiling.status(now),
+            breaker: self.breaker.status(now),
             paused_for: self.paused_until.filter(|until| *until > now).map(|until| until - now),
             binding: front.map(|wait| wait.limit),
             admitted: self.admitted,
@@ -576,7 +715,7 @@ impl<T> Machine<T> {
         guess: &Option<Arc<Guess>>,
         now: Instant,
     ) -> Result<Grant, Place> {
-        let free = self.queue.len() == 0 && self.free_place() && !self.is_paused(now);
+        let free = self.queue.len() == 0 && self.open(now).is_ok();
         let reserved = free.then(|| self.gates.reserve(&charge, now));
         if let Some(Ok(test)) = reserved { Ok(self.grant(place, charge, guess.clone(), test, now)) } else { Err(place) }
     }
@@ -584,13 +723,66 @@ impl<T> Machine<T> {
     fn forecast_at(&mut self, place: &Place, charge: &Charge, now: Instant) -> Forecast {
         let ahead = self.queue.ahead(place);
         let wait = self.gates.wait(&ahead.charge.plus(charge), now);
-        let pause = self.paused_until.unwrap_or(now).max(now);
-        let Wait { until, .. } = wait.unwrap_or(Wait { limit: Limit::rpm(0), until: now });
+        let (held_by, held_until) = self.held(ahead.count, now);
+        let limited_until = wait.map_or(now, |wait| wait.until);
         Forecast {
-            starts_in: until.max(pause) - now,
+            starts_in: limited_until.max(held_until) - now,
             ahead: ahead.count,
-            binding: wait.filter(|wait| wait.until >= pause).map(|wait| wait.limit),
+            binding: wait.filter(|wait| wait.until >= held_until).map(|wait| wait.limit),
+            held_by: (held_until > limited_until).then_some(held_by),
         }
+    }
+
+    fn too_late(&self, forecast: &Forecast, now: Instant) -> Refusal {
+        let open = self.breaker_open(now).filter(|_| forecast.held_by == Some(Hold::Breaker));
+        open.unwrap_or(Refusal::Deadline { starts_in: forecast.starts_in, binding: forecast.binding })
+    }
+
+    /// The refusal of everybody once the provider has been failing for longer than anybody waits.
+    fn hopeless(&self, now: Instant) -> Option<Refusal> {
+        self.breaker_open(now).filter(|_| self.breaker.hopeless_at().is_some_and(|at| at <= now))
+    }
+
+    fn breaker_open(&self, now: Instant) -> Option<Refusal> {
+        let BreakerStatus { last, probe_in, .. } = self.breaker.status(now)?;
+        let pause = self.paused_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
+        Some(Refusal::BreakerOpen { last, probe_in: probe_in.max(pause) })
+    }
+
+    /// What besides the limits holds a request with so many `ahead` longest, and until when.
+    fn held(&self, ahead: usize, now: Instant) -> (Hold, Instant) {
+        let before = u64::from(self.in_flight) + ahead as u64;
+        let ceiling = if before == 0 { now } else { self.ceiling.ready_at(ahead as u64 + 1, now) };
+        let ends = self.places.limit().map_or(0, |places| (before + 1).saturating_sub(places.into()));
+        // With nobody to tell when, it is later all the same.
+        let gap = self.ended.gap(now).unwrap_or_default().max(Duration::from_nanos(1));
+        let place = now + gap * u32::try_from(ends).unwrap_or(u32::MAX);
+        let pause = self.paused_until.unwrap_or(now).max(now);
+        let shut = match self.breaker.admit(self.in_flight, now) {
+            Ok(()) => now,
+            Err(_) => self.breaker.shut_until(now).unwrap_or(now + Duration::from_nanos(1)),
+        };
+        let holds = [(Hold::Pause, pause), (Hold::Ceiling, ceiling), (Hold::Places, place), (Hold::Breaker, shut)];
+        holds.into_iter().max_by_key(|(_, until)| *until).unwrap_or((Hold::Pause, now))
+    }
+
+    /// Whether anybody may go now, as far as it is not for the limits to say; otherwise when to ask again, if that is not
+    /// for something to end.
+    fn open(&mut self, now: Instant) -> Result<(), Option<Instant>> {
+        if !self.places.free(self.in_flight) {
+            return Err(None);
+        }
+        if let Some(until) = self.paused_until.max(self.scouted_until(now)).filter(|until| now < *until) {
+            return Err(Some(until));
+        }
+        self.breaker.admit(self.in_flight, now)?;
+        self.ceiling.admit(self.in_flight == 0, now).map_err(Some)
+    }
+
+    /// With no limit known, one request goes ahead to see what its answer tells. Until when the others wait for it.
+    fn scouted_until(&self, now: Instant) -> Option<Instant> {
+        let until = self.first.filter(|_| self.gates.expects_limits() && self.in_flight > 0)? + SCOUT;
+        (now < until).then_some(until)
     }
 
     fn grant(
@@ -606,6 +798,14 @@ impl<T> Machine<T> {
             *earlier = std::mem::replace(later, (now, self.granted));
         }
         self.in_flight += 1;
+        self.places.taken(self.in_flight);
+        self.ceiling.take(now);
+        let number = self.breaker.take(now);
+        if self.breaker.is_open() {
+            self.tried.push(place.clone());
+        } else {
+            self.tried.clear();
+        }
         self.admitted += 1;
         self.granted.add(&charge);
         self.under_way = self.under_way.plus(&charge);
@@ -615,7 +815,8 @@ impl<T> Machine<T> {
         Grant {
             charge,
             at: now,
-            number: self.granted.requests,
+            number,
+            requests: self.granted.requests,
             done: self.done,
             given_back: self.given_back,
             test,
@@ -636,7 +837,7 @@ impl<T> Machine<T> {
         let lately = last.is_some_and(|last| now.saturating_duration_since(last) < REFUSALS);
         Around {
             sent: grant.at,
-            after: self.granted.requests.saturating_sub(grant.number),
+            after: self.granted.requests.saturating_sub(grant.requests),
             unanswered: self.granted.minus(&grant.done),
             lately: self.lately(now),
             given_back: self.given_back.minus(&grant.given_back),
@@ -644,19 +845,5 @@ impl<T> Machine<T> {
             refused: if lately { refused } else { 0 },
             idle,
         }
-    }
-
-    fn free_place(&self) -> bool {
-        self.max_in_flight.is_none_or(|max| self.in_flight < max)
-    }
-
-    /// With no limit known, one request goes ahead to see what its answer tells. Until when the others wait for it.
-    fn scouted_until(&self, now: Instant) -> Option<Instant> {
-        let until = self.first.filter(|_| self.gates.expects_limits() && self.in_flight > 0)? + SCOUT;
-        (now < until).then_some(until)
-    }
-
-    fn is_paused(&self, now: Instant) -> bool {
-        self.paused_until.is_some_and(|until| now < until) || self.scouted_until(now).is_some()
     }
 }

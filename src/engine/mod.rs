@@ -3,22 +3,29 @@
 
 mod belief;
 mod book;
+mod breaker;
 mod bucket;
+mod ceiling;
 mod gate;
 mod gates;
 mod machine;
 mod paid;
+mod places;
 mod predict;
 mod queue;
+mod rate;
 mod refill;
 mod retry;
 mod sight;
 mod window;
 
+pub use breaker::{Breaker, BreakerStatus, Change};
 pub use bucket::Bucket;
+pub use ceiling::{Ceiling, CeilingStatus};
 pub use gate::{Gate, GateStatus, Source};
 pub use gates::{Gates, Overdrawn, Wait};
-pub use machine::{Ask, End, Forecast, Grant, LaneStatus, Machine, Refusal, Submitted, Ticket, Wake};
+pub use machine::{Ask, End, Forecast, Grant, Hold, LaneStatus, Machine, Refusal, Submitted, Ticket, Wake};
+pub use places::Places;
 pub use predict::{Guess, Output, Predictions, Predictor, Predictors};
 pub use queue::{Priority, Tenant};
 pub(crate) use retry::seconds;

@@ -50,6 +50,8 @@ pub struct MockConfig {
     pub seed: u64,
     /// What goes wrong, and how often. Default: nothing.
     pub faults: Faults,
+    /// When nothing goes well. Default: never.
+    pub outages: Vec<Outage>,
     /// The API keys that are accepted; `None` accepts every non-empty one. Never serialised and never in `Debug`: people
     /// put real keys here. Default: `None`.
     #[serde(skip_serializing)]
@@ -77,6 +79,7 @@ impl Default for MockConfig {
             latency: Latency::default(),
             seed: 0,
             faults: Faults::default(),
+            outages: Vec::new(),
             keys: None,
             output: OutputModel::default(),
             headers: Stamp::default(),
@@ -101,6 +104,7 @@ impl fmt::Debug for MockConfig {
             latency,
             seed,
             faults,
+            outages,
             keys,
             output,
             headers,
@@ -120,6 +124,7 @@ impl fmt::Debug for MockConfig {
             .field("latency", latency)
             .field("seed", seed)
             .field("faults", faults)
+            .field("outages", outages)
             .field("keys", &keys.as_ref().map(|keys| format!("{} keys", keys.len())))
             .field("output", output)
             .field("headers", headers)
@@ -351,6 +356,35 @@ impl Default for Faults {
             slow_body_for: Duration::from_secs(5),
         }
     }
+}
+
+/// A time in which every call that the limits admit meets the same fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Outage {
+    /// From so long after the mock started; seconds when serialised.
+    #[serde(with = "seconds")]
+    pub from: Duration,
+    /// Up to so long after it; seconds when serialised.
+    #[serde(with = "seconds")]
+    pub to: Duration,
+    /// What it looks like. Default: 503.
+    #[serde(default)]
+    pub kind: OutageKind,
+}
+
+/// What an [`Outage`] looks like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum OutageKind {
+    /// 503 as [`Faults::error_503`].
+    #[default]
+    Error503,
+    /// As [`Faults::reset`].
+    Reset,
+    /// As [`Faults::hang`].
+    Hang,
 }
 
 /// `Duration` as a number of seconds, since `{ secs, nanos }` is no way to write 0.8 s in a configuration file.

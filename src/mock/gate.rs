@@ -7,7 +7,7 @@ use super::book::{Admitted, Refusal, Standing};
 use super::clock::Clock;
 use super::config::{MockConfig, MockLimits};
 use super::ledger::{Ledger, Page};
-use super::luck::{Fault, Luck, scatter};
+use super::luck::{Fault, Luck, fault_at, scatter};
 use super::stats::{Stats, Tally};
 use crate::cost::{Estimate, Usage};
 
@@ -58,7 +58,8 @@ impl Gate {
         let now = self.clock.now();
         let mut luck = Luck::of(self.config.seed, state.arrivals);
         state.arrivals += 1;
-        let fault = luck.fault(&self.config.faults);
+        let drawn = luck.fault(&self.config.faults);
+        let fault = fault_at(&self.config.outages, now).or(drawn);
         let page = state.ledger.page(key, model);
         let book = state.ledger.book(page);
         if fault == Some(Fault::Error429) {

@@ -50,7 +50,8 @@ mod stats;
 
 pub use book::{Admitted, Book, Gauge, Refusal, Standing, Which};
 pub use config::{
-    ChargeRule, Count, Faults, Latency, LimitChange, MockConfig, MockLimits, MockShapes, OutputModel, Stamp,
+    ChargeRule, Count, Faults, Latency, LimitChange, MockConfig, MockLimits, MockShapes, Outage, OutageKind,
+    OutputModel, Stamp,
 };
 pub use server::Mock;
 pub use stats::{FaultCounts, Refused, Stats};

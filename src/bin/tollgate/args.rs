@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use tollgate::mock::LimitChange;
+use tollgate::mock::{LimitChange, Outage, OutageKind};
 use tollgate::{Limits, Provider, Shape};
 
 /// Sends requests to LLM APIs as fast as the rate limits allow, and not faster.
@@ -446,6 +446,9 @@ pub(crate) struct FaultArgs {
     /// Let the body trickle
     #[arg(long, value_name = "P", default_value_t = 0.0)]
     pub(crate) slow_body: f64,
+    /// Fail every call from one second up to another: with 503, or with `:reset` or `:hang`; may be given several times
+    #[arg(long, value_name = "FROM..TO[:KIND]", value_parser = outage, help_heading = "Outages")]
+    pub(crate) outage: Vec<Outage>,
 }
 
 /// `60:0.5`.
@@ -463,6 +466,19 @@ fn change(text: &str) -> Result<LimitChange, String> {
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.trim().parse().map_err(|_| "expected a number of seconds, such as 0.8".to_owned())?;
     Duration::try_from_secs_f64(seconds).map_err(|_| "expected a number of seconds from 0 on".to_owned())
+}
+
+/// `5..35`, `5..35:hang`: seconds after the start, and what it looks like.
+fn outage(text: &str) -> Result<Outage, String> {
+    let (times, kind) = text.split_once(':').unwrap_or((text, "503"));
+    let kind = match kind {
+        "503" => OutageKind::Error503,
+        "reset" => OutageKind::Reset,
+        "hang" => OutageKind::Hang,
+        other => return Err(format!("unknown kind `{other}`; expected 503, reset or hang")),
+    };
+    let (from, to) = times.split_once("..").ok_or("expected two numbers of seconds, such as 5..35")?;
+    Ok(Outage { from: seconds(from)?, to: seconds(to)?, kind })
 }
 
 /// A whole number above zero, as people write large ones: `30_000`, `30,000`, `200k`, `2m`.
@@ -487,6 +503,16 @@ mod tests {
     #[test]
     fn the_definition_holds_together() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn outages_are_read_with_and_without_a_kind() {
+        let read = |text| outage(text).map(|outage| (outage.from.as_millis(), outage.to.as_millis(), outage.kind));
+        assert_eq!(read("5..35"), Ok((5_000, 35_000, OutageKind::Error503)));
+        assert_eq!(read("0.5..1:hang"), Ok((500, 1_000, OutageKind::Hang)));
+        for wrong in ["5", "5..", "a..b", "1..2:fire"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

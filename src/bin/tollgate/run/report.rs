@@ -44,6 +44,8 @@ pub(crate) struct Report {
     retries: u64,
     /// Attempts that failed in other ways.
     failed_attempts: u64,
+    /// Times that the provider was failing for everybody, and was waited for.
+    outages: u64,
     interrupted: bool,
     /// How often the cache helped; missing without one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -169,6 +171,7 @@ impl Report {
             rate_limited: sum(|lane| lane.counters.rate_limited),
             retries: sum(|lane| lane.counters.retries),
             failed_attempts: sum(|lane| lane.counters.failed),
+            outages: sum(|lane| lane.counters.outages),
             interrupted: job.stop.interrupted(),
             cache: job.scheduler.cache_stats(),
             mock,
@@ -239,6 +242,9 @@ impl Report {
         row("429s", show::count(self.rate_limited));
         row("retries", show::count(self.retries));
         row("other failed attempts", show::count(self.failed_attempts));
+        if self.outages > 0 {
+            row("outages waited for", show::count(self.outages));
+        }
         if self.limits.is_empty() {
             return table.to_string();
         }

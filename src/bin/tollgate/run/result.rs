@@ -61,10 +61,12 @@ impl Outcome {
             (Error::Refused { reason, .. }, _) => Fault {
                 code: match reason {
                     AcquireError::Refused(Refusal::TooLarge { .. }) => "request_too_large".to_owned(),
+                    AcquireError::Refused(Refusal::BreakerOpen { .. }) => "provider_failing".to_owned(),
                     _ => "not_sent".to_owned(),
                 },
                 message: reason.to_string(),
-                general: false,
+                // All the others wait for the same.
+                general: matches!(reason, AcquireError::Refused(Refusal::BreakerOpen { .. })),
             },
             (_, Some(failure)) => Fault::of_failure(failure),
             (other, None) => Fault { code: "no_answer".to_owned(), message: chain(other), general: true },
@@ -162,7 +164,7 @@ fn body(body: Bytes, mask: &Mask) -> String {
     if text.contains(['\n', '\r']) { text.replace(['\n', '\r'], " ") } else { text }
 }
 
-fn json(bytes: &[u8]) -> Option<&RawValue> {
+pub(super) fn json(bytes: &[u8]) -> Option<&RawValue> {
     serde_json::from_slice(bytes).ok()
 }
 

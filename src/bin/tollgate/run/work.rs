@@ -21,7 +21,7 @@ use super::check::{Place, Queue};
 use super::console::Console;
 use super::input::{Input, Places};
 use super::output::Output;
-use super::result::{Answer, Mask, Outcome, line};
+use super::result::{Answer, Mask, Outcome, json, line};
 use super::row::{Id, Row, Shape};
 use super::tally::Tally;
 use crate::stop::{Level, Stop};
@@ -181,6 +181,8 @@ impl Job {
             attempt.error_body(&body);
         } else if let Some(usage) = providers::usage_in_bytes(&body) {
             attempt.usage(usage);
+        } else if json(&body).is_none() {
+            attempt.unusable("the answer is not JSON");
         }
         Ok(Some(Answer { status, request_id, body }))
     }
