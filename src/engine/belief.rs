@@ -244,8 +244,9 @@ impl Belief {
                     // Windows that are counted end together with one of their slices.
                     Shape::Fixed | Shape::Slice(_) => {
                         let coarse = if tolerance > SECOND { tolerance } else { Duration::ZERO };
-                        let earliest = (sight.earliest + reset).checked_sub(coarse).unwrap_or(sight.earliest);
-                        book.learn_end(earliest, sight.latest + reset + coarse)
+                        let (sent, came) = sight.between;
+                        let earliest = (sent + reset).checked_sub(coarse).unwrap_or(sent);
+                        book.learn_end(earliest, came + reset + coarse)
                     }
                     _ => book.explains_reset(sight, reset, tolerance.max(SECOND)),
                 },

@@ -228,7 +228,12 @@ impl Gate {
     }
 
     /// What the server's number shows of the limit; `None` if it shows nothing.
-    pub(super) fn sight(&self, reading: &Reading, written: (Instant, Instant)) -> Option<Sight> {
+    pub(super) fn sight(
+        &self,
+        reading: &Reading,
+        between: (Instant, Instant),
+        written: (Instant, Instant),
+    ) -> Option<Sight> {
         let remaining = reading.remaining?;
         let limit = reading.limit.unwrap_or(self.limit.amount);
         let used = limit.saturating_sub(remaining).saturating_add(reading.rounding);
@@ -237,7 +242,7 @@ impl Gate {
             _ => used / 40 + self.limit.amount / 2_000 + 2 * reading.rounding,
         };
         let (earliest, latest) = written;
-        Some(Sight { used, noise, reset: reading.reset, earliest, latest })
+        Some(Sight { used, noise, reset: reading.reset, between, earliest, latest })
     }
 
     /// What its numbers say of how many requests the server had not seen; see [`Belief::unseen`].

@@ -106,6 +106,10 @@ impl Stamps {
     /// The server has `seen` so many requests, the books hold `booked`, of which `after` were sent after this one.
     fn learn(&mut self, seen: u64, booked: u64, after: u64) {
         let (late, early) = (seen.abs_diff(booked), seen.abs_diff(booked.saturating_sub(after)));
+        // A window that has just ended makes the count small whatever it means.
+        if seen < after / 4 || late.min(early) > after / 4 {
+            return;
+        }
         if late.saturating_mul(3) < early {
             self.score = self.score.saturating_add(1).min(Self::SURE * 3);
         } else if early.saturating_mul(3) < late {
@@ -241,7 +245,7 @@ impl Gates {
             }
             let written = self.stamps.written(around.sent, now);
             let gate = &mut self.gates[index];
-            let Some(mut sight) = gate.sight(reading, written) else { continue };
+            let Some(mut sight) = gate.sight(reading, (around.sent, now.max(around.sent)), written) else { continue };
             if shown.dimension == Dimension::Requests {
                 sight.noise += around.refused;
                 if around.after >= 8.max(shown.amount / 20) {

@@ -13,6 +13,8 @@ pub(super) struct Sight {
     pub(super) noise: u64,
     /// The time until full again, or until the window ends.
     pub(super) reset: Option<Duration>,
+    /// When the request was sent, and when the answer came: whatever is believed of its stamp, it lies between.
+    pub(super) between: (Instant, Instant),
     /// The earliest and the latest instant at which the number was written down.
     pub(super) earliest: Instant,
     pub(super) latest: Instant,
