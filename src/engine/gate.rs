@@ -74,10 +74,15 @@ pub struct Gate {
     unused: u64,
 }
 
+/// What may be sent until the provider has answered.
 #[derive(Debug)]
-struct Careful {
-    allowance: Bucket,
-    untouched: bool,
+struct Careful(Bucket);
+
+impl Careful {
+    /// When `n` may go; one request of any size may whenever the allowance is full, and leaves it in debt.
+    fn ready_at(&self, n: u64, now: Instant) -> Instant {
+        self.0.ready_at(n.min(self.0.amount()), now)
+    }
 }
 
 /// What a gate's books and the provider say; see [`LaneStatus`](super::LaneStatus).
@@ -118,10 +123,7 @@ impl Gate {
             source,
             belief: Belief::new(limit, shape, rules, ground.margin, now, ground.wall_at(now)),
             ground,
-            careful: Some(Careful {
-                allowance: Bucket::new(limit.amount.div_ceil(CAREFUL), limit.window / CAREFUL as u32, now),
-                untouched: true,
-            }),
+            careful: Some(Careful(Bucket::new(limit.amount.div_ceil(CAREFUL), limit.window / CAREFUL as u32, now))),
             blocked_until: None,
             distrusted_until: None,
             agreed: None,
@@ -161,8 +163,7 @@ impl Gate {
             self.belief.set_margin(self.ground.margin);
         }
         let blocked = self.blocked_until.is_some_and(|until| now < until);
-        let careful =
-            self.careful.as_ref().is_none_or(|careful| careful.untouched || careful.allowance.ready_at(n, now) <= now);
+        let careful = self.careful.as_ref().is_none_or(|careful| careful.ready_at(n, now) <= now);
         !blocked && careful && self.belief.fits(&self.amounts(charge), now)
     }
 
@@ -173,8 +174,7 @@ impl Gate {
             return 0;
         }
         if let Some(careful) = &mut self.careful {
-            careful.allowance.charge(n, now);
-            careful.untouched = false;
+            careful.0.charge(n, now);
         }
         self.spent = self.spent.saturating_add(n);
         self.belief.charge(&self.amounts(charge), now)
@@ -187,8 +187,8 @@ impl Gate {
             return now;
         }
         let mut at = self.belief.ready_at(&self.amounts(charge), now).max(self.blocked_until.unwrap_or(now));
-        if let Some(careful) = self.careful.as_ref().filter(|careful| !careful.untouched) {
-            at = at.max(careful.allowance.ready_at(n, now));
+        if let Some(careful) = &self.careful {
+            at = at.max(careful.ready_at(n, now));
         }
         at
     }
@@ -199,7 +199,7 @@ impl Gate {
         self.belief.refund(&self.amounts(charge), at);
         self.spent = self.spent.saturating_sub(n);
         if let Some(careful) = &mut self.careful {
-            careful.allowance.refund(n);
+            careful.0.refund(n);
         }
     }
 
