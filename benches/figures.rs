@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use governor::clock::FakeRelativeClock;
 use governor::{Quota, RateLimiter};
-use tollgate::engine::{Ask, End, Gates, Machine, Settlement, Source, Wake};
-use tollgate::{Account, Charge, Limit, Limits, Request, Scheduler};
+use tollgate::engine::{Ask, End, Gates, Machine, Source, Wake};
+use tollgate::{Account, Charge, Limit, Limits, Provider, Request, Scheduler};
 
 fn main() {
     let small = std::env::args().any(|argument| argument == "--test");
@@ -62,7 +62,7 @@ fn submit(calls: u32) {
 }
 
 fn lane(now: Instant) -> Machine<u32> {
-    let mut gates = Gates::new(Settlement::Never, Duration::ZERO);
+    let mut gates = Gates::new(Provider::Openai, Duration::ZERO);
     let limits = [Limit::rpm(1_000_000_000), Limit::tpm(1_000_000_000), Limit::tpd(1_000_000_000_000)];
     gates.set(&limits.map(|limit| (limit, Source::Configured)), now);
     gates.answered();

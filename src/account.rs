@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::config::{Account, Config, ConfigError, Key};
-use crate::engine::{Member, Out, Refusal, Rotation};
+use crate::engine::{Change, Member, Out, Refusal, Rotation};
 use crate::event::{Event, Listener};
 use crate::lane::{Lane, Lanes};
 use crate::providers::Failure;
@@ -126,9 +126,26 @@ impl AccountState {
                 Member::Key(key) => Event::KeyReturned { account, key },
             });
         }
-        if let Some(lanes) = self.lanes.upgrade().filter(|_| !members.is_empty()) {
+        if !members.is_empty() {
+            self.everybody_looks_again();
+        }
+    }
+
+    /// Whoever waits at any account and may go elsewhere looks for the best lane again.
+    pub(crate) fn everybody_looks_again(&self) {
+        if let Some(lanes) = self.lanes.upgrade() {
             lanes.all().iter().for_each(Lane::scatter_movable);
         }
+    }
+
+    /// Tells what changed in one of its lanes.
+    pub(crate) fn tell(&self, pool: &str, change: Change) {
+        let (account, pool) = (self.settings.name().to_owned(), pool.to_owned());
+        self.listener.tell(&match change {
+            Change::Opened { last } => Event::Opened { account, pool, last },
+            Change::Recovered { after } => Event::Recovered { account, pool, after },
+            Change::Limit { before, now } => Event::LimitChanged { account, pool, before, now },
+        });
     }
 
     /// Why it may not be used, if it may not.

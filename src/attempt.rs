@@ -52,6 +52,7 @@ pub(crate) struct Facts {
     pub(crate) answer: Observation,
     pub(crate) error_body: Vec<u8>,
     pub(crate) usage: Option<Usage>,
+    pub(crate) unusable: Option<String>,
     /// What a fallback's model did not get of the request, or why it cannot take it, so that nothing was sent. In a box,
     /// since nearly no attempt has it and facts are moved about.
     pub(crate) adapted: Option<Box<Result<Vec<String>, Unfit>>>,
@@ -127,6 +128,12 @@ impl Attempt {
     /// Hands over the body of an error answer, which tells a limit from an empty account.
     pub fn error_body(&self, body: &[u8]) {
         self.lock().error_body = body.to_vec();
+    }
+
+    /// Says that the answer came and cannot be used, as a page of a gateway in place of JSON: the attempt has failed as one
+    /// without an answer has, and is made again. `why` is part of the error if none mends it.
+    pub fn unusable(&self, why: impl Into<String>) {
+        self.lock().unusable = Some(why.into());
     }
 
     /// Hands over what the call used.

@@ -1,7 +1,5 @@
 //! The built-in client: chat, embeddings and responses of OpenAI-compatible APIs, by the scheduler's own attempts.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use serde::Serialize;
@@ -41,17 +39,30 @@ pub struct Reply {
     pub status: u16,
     /// The body as it came.
     pub body: Bytes,
-    /// What the call used, if the answer says so.
+    /// What the call used, if the answer says so; for a cached answer, what the call used that brought it.
     pub usage: Option<Usage>,
     /// The provider's name for the call.
     pub request_id: Option<String>,
-    /// Attempts it took.
+    /// Attempts it took; 0 for a cached answer.
     pub attempts: u32,
-    /// Who answered: the account and the model.
-    pub target: Target,
+    /// Who answered: the account and the model. `None` for a cached answer of an earlier run, which is the model's own.
+    pub target: Option<Target>,
     /// What a fallback's model did not get of the request, e.g. `logprobs`; see
     /// [`Fallback::unsupported`](crate::Fallback::unsupported).
     pub dropped: Vec<String>,
+    pub(crate) cached: Option<Cached>,
+}
+
+/// Where an answer comes from that no call was made for (feature `cache`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cached {
+    /// It was kept and is still good.
+    Fresh,
+    /// An identical request was under way, and this is its answer.
+    Shared,
+    /// It is old, and the provider fails.
+    Stale,
 }
 
 impl Reply {
@@ -61,6 +72,11 @@ impl Reply {
     /// When it is not JSON.
     pub fn json(&self) -> Result<Value, serde_json::Error> {
         serde_json::from_slice(&self.body)
+    }
+
+    /// Where it comes from if no call was made for it; `None` for a call of its own.
+    pub fn cached(&self) -> Option<Cached> {
+        self.cached
     }
 
     /// The text of a chat completion's first choice.
@@ -79,7 +95,8 @@ impl Http {
     pub(crate) fn new(config: &Config) -> Result<Self, ConfigError> {
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("tollgate/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(Duration::from_secs(10))
+            .connect_timeout(config.connect_timeout)
+            .read_timeout(config.byte_timeout)
             .timeout(config.timeout)
             .tcp_nodelay(true)
             .http1_only()
@@ -175,15 +192,31 @@ impl Scheduler {
         path: &str,
         body: impl Into<Bytes>,
     ) -> Result<Reply, Error<ClientError>> {
-        let answered = self.make(request, path, body.into()).await?;
+        let body = body.into();
+        #[cfg(feature = "cache")]
+        if self.cache().is_some() {
+            return self.send_through_cache(request, path, body).await;
+        }
+        self.fetch(request, path, body, |_| ()).await
+    }
+
+    /// Makes the call. `sent` is told when an attempt begins.
+    pub(crate) async fn fetch(
+        &self,
+        request: Request,
+        path: &str,
+        body: Bytes,
+        sent: impl Fn(&Attempt),
+    ) -> Result<Reply, Error<ClientError>> {
+        let answered = self.make(request, path, body, sent).await?;
         let Answered { value, permit, mut facts, attempts } = answered;
-        let target = permit.target().clone();
+        let target = Some(permit.target().clone());
         permit.answered(facts.usage, &facts.answer);
         let status = value.status().as_u16();
         let transport = |error| Error::Call { error: ClientError::Transport(error), attempts, failure: None };
         let body = value.bytes().await.map_err(transport)?;
         let (usage, request_id, dropped) = (facts.usage, facts.answer.request_id.take(), facts.dropped());
-        Ok(Reply { status, body, usage, request_id, attempts, target, dropped })
+        Ok(Reply { status, body, usage, request_id, attempts, target, dropped, cached: None })
     }
 
     /// A chat completion that arrives in pieces. `body` must say `"stream": true`; it is sent as it is.
@@ -194,13 +227,13 @@ impl Scheduler {
     /// # Cancel safety
     /// As [`Scheduler::submit`].
     pub async fn chat_stream<B: Serialize + ?Sized>(&self, body: &B) -> Result<ChatStream, Error<ClientError>> {
-        let answered = self.make(Request::chat(body), "/chat/completions", bytes_of(body).into()).await?;
+        let answered = self.make(Request::chat(body), "/chat/completions", bytes_of(body).into(), |_| ()).await?;
         Ok(ChatStream::new(answered.value, answered.permit, answered.facts))
     }
 
-    /// The HTTP request that the built-in client makes for `attempt`: `body` as it is, or as a fallback's model takes it, to `path` below the account's base
-    /// URL, with the key in the provider's own header. For a [`submit`](Scheduler::submit) closure that wants to do something
-    /// before each attempt, or to add headers of its own.
+    /// The HTTP request that the built-in client makes for `attempt`: `body` as it is, or as a fallback's model takes it, to
+    /// `path` below the account's base URL, with the key in the provider's own header. For a [`submit`](Scheduler::submit)
+    /// closure that wants to do something before each attempt, or to add headers of its own.
     ///
     /// ```no_run
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -225,14 +258,19 @@ impl Scheduler {
         request: Request,
         path: &str,
         body: Bytes,
+        sent: impl Fn(&Attempt),
     ) -> Result<Answered<reqwest::Response>, Error<ClientError>> {
-        let call = |attempt: Attempt| self.http().post(&attempt, path, body.clone()).send();
+        let call = |attempt: Attempt| {
+            sent(&attempt);
+            self.http().post(&attempt, path, body.clone()).send()
+        };
         match self.run(request, call).await {
             Ended::Answered(answered) => Ok(answered),
             Ended::ErrorAnswer { failure, attempts, .. } => {
                 Err(Error::Call { error: ClientError::Status(failure.clone()), attempts, failure: Some(failure) })
             }
             Ended::Failed(Error::Refused { reason, attempts, last }) => Err(Error::Refused { reason, attempts, last }),
+            Ended::Failed(Error::Shared { failure, attempts }) => Err(Error::Shared { failure, attempts }),
             Ended::Failed(Error::Call { error, attempts, failure }) => {
                 Err(Error::Call { error: ClientError::Transport(error.without_url()), attempts, failure })
             }

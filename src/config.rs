@@ -57,11 +57,31 @@ pub struct Config {
     /// enough for 1,500 requests without a 429.
     #[serde(with = "seconds")]
     pub jitter_margin: Duration,
-    /// Output that is reserved for a request without a cap, per choice. Default 500 tokens.
+    /// Output that is reserved for a request without a cap, per choice, until answers to its kind have shown how long they
+    /// are; see [`Request::tag`](crate::Request::tag). Default 500 tokens.
     pub predicted_output: u64,
+    /// Which part of the answers without a cap is to be no longer than what is reserved for them, from 0 to 1. Never less
+    /// is reserved than their mean, which is what many of them take together. Default 0.5; more where few long answers
+    /// fit into a limit at a time and overruns are worse than idle limit.
+    pub output_quantile: f64,
+    /// How long requests without a deadline wait for a provider that is failing, before they are refused. While it fails,
+    /// one request at a time finds out whether it is over, and failed attempts do not count; see
+    /// [`Refusal::BreakerOpen`](crate::Refusal::BreakerOpen). Default 300 s; 0 refuses at once.
+    #[serde(with = "seconds")]
+    pub outage_patience: Duration,
     /// How long the built-in client waits for one whole answer. Default 600 s.
     #[serde(with = "seconds")]
     pub timeout: Duration,
+    /// How long it waits for the first byte of an answer, and then for each next one. An answer that is no stream comes
+    /// when all of it is written, so this is no shorter than the longest answer takes. Default 600 s.
+    #[serde(with = "seconds")]
+    pub byte_timeout: Duration,
+    /// How long it waits for a connection. Default 10 s.
+    #[serde(with = "seconds")]
+    pub connect_timeout: Duration,
+    /// Which answers are kept (feature `cache`). Default: none.
+    #[cfg(feature = "cache")]
+    pub cache: Option<crate::cache::CacheConfig>,
 }
 
 impl Default for Config {
@@ -75,7 +95,13 @@ impl Default for Config {
             ageing: Duration::from_secs(60),
             jitter_margin: Duration::from_millis(500),
             predicted_output: 500,
+            output_quantile: 0.5,
+            outage_patience: Duration::from_secs(300),
             timeout: Duration::from_secs(600),
+            byte_timeout: Duration::from_secs(600),
+            connect_timeout: Duration::from_secs(10),
+            #[cfg(feature = "cache")]
+            cache: None,
         }
     }
 }
@@ -142,6 +168,9 @@ impl Config {
                 return Err(ConfigError::UnknownRoute { model: model.clone(), account: route.account.clone() });
             }
         }
+        if !(0.0..=1.0).contains(&self.output_quantile) {
+            return Err(ConfigError::Quantile { given: self.output_quantile });
+        }
         if self.retry.max_attempts == 0 {
             return Err(ConfigError::NoAttempts);
         }
@@ -203,6 +232,11 @@ pub struct Limits {
     pub otpm: Option<u64>,
     /// Requests under way at once.
     pub max_concurrent: Option<u32>,
+    /// The most tokens that prompt and answer can be together; bounds what is reserved for an answer without a cap.
+    pub context_window: Option<u64>,
+    /// Whether that number adapts, up to `max_concurrent`, to the time that answers take: for servers that queue instead of
+    /// refusing, as most do that people run themselves. Default: it does not.
+    pub adaptive_concurrency: Option<bool>,
     /// How all of them are enforced, where it is neither the provider's usual way nor to be found out.
     pub shape: Option<Shape>,
     /// The same for requests per second and minute only …
@@ -430,6 +464,16 @@ impl Account {
         self.own_limits(model).find_map(|limits| limits.max_concurrent)
     }
 
+    /// The most tokens that a prompt of `model` and its answer can be together.
+    pub(crate) fn context_window(&self, model: &str) -> Option<u64> {
+        self.own_limits(model).find_map(|limits| limits.context_window)
+    }
+
+    /// Whether that number adapts to the server.
+    pub(crate) fn adaptive_concurrency(&self, model: &str) -> bool {
+        self.own_limits(model).find_map(|limits| limits.adaptive_concurrency).unwrap_or(false)
+    }
+
     fn own_limits<'a>(&'a self, model: &'a str) -> impl Iterator<Item = &'a Limits> {
         let named = [model, self.pool_of(model)];
         named.into_iter().filter_map(|name| self.models.get(name)).chain([&self.limits])
@@ -535,6 +579,12 @@ pub enum ConfigError {
     /// `max_attempts` of zero sends nothing.
     #[error("retry.max_attempts is 0, which sends nothing; 1 means no retries")]
     NoAttempts,
+    /// The quantile of the output is none.
+    #[error("output_quantile is {given}; it must be from 0 to 1")]
+    Quantile {
+        /// What it is.
+        given: f64,
+    },
     /// A key's environment variable is not set.
     #[error("account {account}: the environment variable {variable} is not set; it should hold the API key")]
     MissingKey {
@@ -542,6 +592,14 @@ pub enum ConfigError {
         account: String,
         /// Which variable.
         variable: String,
+    },
+    /// The cache's folder cannot be used.
+    #[error("cannot keep answers in {}; name another folder for the cache", folder.display())]
+    Cache {
+        /// Which folder.
+        folder: PathBuf,
+        /// Why.
+        source: std::io::Error,
     },
     /// The HTTP client cannot be set up.
     #[error("cannot set up the HTTP client")]

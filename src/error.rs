@@ -75,6 +75,16 @@ pub enum Error<E> {
         /// What the provider said, as far as it was handed over.
         failure: Option<Box<Failure>>,
     },
+    /// An identical request that was under way failed for good, and what it met this one would meet as well (feature
+    /// `cache`).
+    #[error("an identical request that was under way failed{}", times(*attempts))]
+    Shared {
+        /// What it met.
+        #[source]
+        failure: Box<Failure>,
+        /// The attempts that it made; this one made none.
+        attempts: u32,
+    },
 }
 
 fn not_sent(attempts: u32) -> String {
@@ -93,6 +103,7 @@ impl<E> Error<E> {
     pub fn attempts(&self) -> u32 {
         match self {
             Error::Refused { attempts, .. } | Error::Call { attempts, .. } => *attempts,
+            Error::Shared { .. } => 0,
         }
     }
 
@@ -101,6 +112,7 @@ impl<E> Error<E> {
         match self {
             Error::Refused { last, .. } => last.as_deref(),
             Error::Call { failure, .. } => failure.as_deref(),
+            Error::Shared { failure, .. } => Some(failure),
         }
     }
 }

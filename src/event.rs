@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::providers::Failure;
+use crate::cost::Limit;
+use crate::providers::{Class, Failure};
 
 /// Something that changed; see [`Builder::on_event`](crate::Builder::on_event). `Display` is a line for a log. Each change
 /// is told once. No event shows a key.
@@ -30,6 +31,35 @@ pub enum Event {
         failure: Failure,
         /// When it returns by itself; `None`: when [`Scheduler::restore`](crate::Scheduler::restore) is called.
         back_in: Option<Duration>,
+    },
+    /// A provider is failing: nothing is sent to it but one request at a time, to find out whether it is back.
+    Opened {
+        /// The account's name.
+        account: String,
+        /// The name of the pool whose requests failed; often just a model.
+        pool: String,
+        /// The last failure.
+        last: Class,
+    },
+    /// A provider that was failing is back.
+    Recovered {
+        /// The account's name.
+        account: String,
+        /// The pool's name.
+        pool: String,
+        /// How long it was failing.
+        after: Duration,
+    },
+    /// The provider's answers show another limit than was known.
+    LimitChanged {
+        /// The account's name.
+        account: String,
+        /// The name of the pool whose limit it is.
+        pool: String,
+        /// What was known; `None` where it was no such limit.
+        before: Option<Limit>,
+        /// What holds now.
+        now: Limit,
     },
     /// A key is used again.
     KeyReturned {
@@ -58,6 +88,21 @@ impl fmt::Display for Event {
                     None => f.write_str(" until it is restored")?,
                 }
                 write!(f, ": {failure}")
+            }
+            Event::Opened { account, pool, last } => {
+                write!(
+                    f,
+                    "account {account}: the provider is failing for {pool} ({last:?}); requests wait or go elsewhere"
+                )
+            }
+            Event::Recovered { account, pool, after } => {
+                write!(f, "account {account}: the provider is back for {pool} after {:.1} s", after.as_secs_f64())
+            }
+            Event::LimitChanged { account, pool, before: Some(before), now } => {
+                write!(f, "account {account}: the limit of {pool} is {now}, and not {before}")
+            }
+            Event::LimitChanged { account, pool, before: None, now } => {
+                write!(f, "account {account}: {pool} has a limit that was not known: {now}")
             }
             Event::KeyReturned { account, key } => write!(f, "account {account}: key {key} is used again"),
             Event::AccountReturned { account } => write!(f, "account {account} is used again"),

@@ -77,6 +77,16 @@ pub(crate) fn is_events(response: &Response) -> bool {
     kind.is_some_and(|kind| kind.starts_with("text/event-stream"))
 }
 
+/// Whether a whole body is what it says to be. No API answers in HTML: that is a page of something in between.
+fn is_usable(response: &Response, body: &[u8]) -> bool {
+    let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    if kind.starts_with("application/json") {
+        serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok()
+    } else {
+        !kind.starts_with("text/html")
+    }
+}
+
 async fn read_response(mut response: Response, attempt: &Attempt) -> (Response, Option<Transport>) {
     attempt.answer(response.status().as_u16(), response.headers());
     if response.status().is_success() && is_events(&response) {
@@ -94,6 +104,9 @@ async fn read_response(mut response: Response, attempt: &Attempt) -> (Response, 
         attempt.error_body(&body);
     } else if let Some(usage) = providers::usage_in_bytes(&body) {
         attempt.usage(usage);
+    }
+    if broken.is_none() && response.status().is_success() && !is_usable(&response, &body) {
+        attempt.unusable("the answer is not the JSON that it should be");
     }
     let transport = broken.as_ref().and_then(transport);
     let body = Bytes::from(body);

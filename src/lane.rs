@@ -11,15 +11,15 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::account::AccountState;
 use crate::clock;
-use crate::engine::{Ask, End, Forecast, Grant, Machine, Offer, Refusal, Submitted, Ticket, Wake};
+use crate::engine::{Ask, Change, End, Forecast, Grant, Machine, Offer, Refusal, Submitted, Ticket, Wake};
 use crate::permit::Held;
 use crate::providers::{Failure, LimitHit, Observation, Provider, Retry};
 
 /// What a waiting request is told. What comes with it is a guard: if nobody receives it, its drop gives everything back.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    /// It may be sent.
-    Go(Held),
+    /// It may be sent. Boxed, since a million waiters may have room for one.
+    Go(Box<Held>),
     /// It cannot be sent.
     Refused(Refusal),
     /// Another lane may serve it better; it has no place here any more. The guard keeps this lane from counting as idle
@@ -108,6 +108,8 @@ pub struct Counters {
     pub rate_limited: u64,
     /// Other failed attempts.
     pub failed: u64,
+    /// Times the breaker opened because the provider was failing.
+    pub outages: u64,
 }
 
 impl State {
@@ -121,8 +123,8 @@ impl State {
 pub(crate) enum Heard<'a> {
     /// It was not sent, or given up.
     Nothing,
-    /// It went well.
-    Answer,
+    /// It went well, with so many tokens of output if that is known.
+    Answer { output: Option<u64> },
     /// It failed; a lane that is refused without being told for how long waits for this time.
     Failure(&'a Failure, Duration),
 }
@@ -131,7 +133,7 @@ impl Heard<'_> {
     fn is_answer(self) -> bool {
         match self {
             Heard::Nothing => false,
-            Heard::Answer => true,
+            Heard::Answer { .. } => true,
             Heard::Failure(failure, _) => (100..500).contains(&failure.status),
         }
     }
@@ -182,7 +184,7 @@ impl Lane {
     }
 
     /// Changes the machine and lets those go who can go now.
-    pub(crate) fn change<R>(&self, change: impl FnOnce(&mut LaneMachine) -> R) -> R {
+    pub(crate) fn change<R>(self: &Arc<Self>, change: impl FnOnce(&mut LaneMachine) -> R) -> R {
         let mut state = self.lock();
         let answer = change(&mut state.machine);
         self.release(state);
@@ -190,7 +192,12 @@ impl Lane {
     }
 
     /// Unlocks and wakes whoever may care: the driver, whatever it sleeps for, and those who wait for the lane to be idle.
-    fn release(&self, state: MutexGuard<'_, State>) {
+    /// Whoever could go elsewhere looks again when the provider begins to fail or is back.
+    fn release(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+        let changes = state.machine.take_changes();
+        for change in &changes {
+            state.counters.outages += u64::from(matches!(change, Change::Opened { .. }));
+        }
         let (driven, idle) = (state.driven, state.draining && state.is_idle());
         drop(state);
         if driven {
@@ -198,6 +205,14 @@ impl Lane {
         }
         if idle {
             self.idle.notify_waiters();
+        }
+        for change in changes {
+            self.account.tell(&self.pool, change);
+            match change {
+                Change::Opened { .. } => self.scatter_movable(),
+                Change::Recovered { .. } => self.account.everybody_looks_again(),
+                _ => {}
+            }
         }
     }
 
@@ -211,7 +226,13 @@ impl Lane {
         self.with(|machine| {
             let Forecast { starts_in, ahead, .. } = machine.try_forecast(ask, now)?;
             let load = ahead.saturating_add(machine.in_flight() as usize);
-            Ok(Offer { starts_in, free: ahead == 0 && machine.has_place(), load, ..Offer::default() })
+            let free = ahead == 0 && machine.open(now).is_ok();
+            let troubled = machine.is_failing();
+            // Where the provider fails, it takes one to find out whether it is back; when the others would start, nobody knows.
+            let hopeless = machine.hopeless_at().is_some_and(|at| at <= now + starts_in);
+            let known = !troubled || free || (machine.is_idle() && !hopeless);
+            let starts_in = if known { starts_in } else { Duration::MAX };
+            Ok(Offer { starts_in, free, load, troubled, ..Offer::default() })
         })
     }
 
@@ -276,11 +297,22 @@ impl Lane {
     }
 
     /// Closes the books of a grant and, in the same step, takes what its failure says about the lane: whoever waits for
-    /// what it names waits as long as it asks, or goes where it need not.
-    pub(crate) fn conclude(self: &Arc<Self>, grant: Grant, end: End, answer: &Observation, heard: Heard<'_>) {
+    /// what it names waits as long as it asks, or goes where it need not. Answers whether the provider is failing for
+    /// everybody.
+    pub(crate) fn conclude(self: &Arc<Self>, grant: Grant, end: End, answer: &Observation, heard: Heard<'_>) -> bool {
         let now = clock::now();
         let charge = grant.charge;
         let mut state = self.lock();
+        match heard {
+            Heard::Nothing => {}
+            Heard::Answer { output } => {
+                if let Some(output) = output {
+                    state.machine.learn(&grant, output);
+                }
+                state.machine.went_well(&grant, end, now);
+            }
+            Heard::Failure(failure, _) => state.machine.failed(&grant, failure, now),
+        }
         state.machine.finish(grant, end, &answer.readings, now);
         // An answer that is the provider's own, and not that of a broken way to it, ends the careful start.
         if heard.is_answer() {
@@ -291,7 +323,8 @@ impl Lane {
                 Retry::AfterLimit => {
                     state.counters.rate_limited += 1;
                     let named = failure.limit.as_ref().and_then(LimitHit::as_limit);
-                    state.machine.block(named.as_ref(), &charge, failure.wait.unwrap_or(default_wait), now);
+                    let used = failure.limit.and_then(|limit| limit.used);
+                    state.machine.block(named.as_ref(), used, &charge, failure.wait.unwrap_or(default_wait), now);
                 }
                 Retry::Backoff => {
                     state.counters.failed += 1;
@@ -306,19 +339,23 @@ impl Lane {
             // Each of many failures under way says the same once more.
             if late_until > state.known_late_until.map(|known| known + WORTH_MOVING) {
                 state.known_late_until = late_until;
+                let failing = state.machine.is_failing();
                 self.release(state);
                 self.scatter_movable();
-                return;
+                return failing;
             }
         }
+        let failing = state.machine.is_failing();
         self.release(state);
+        failing
     }
 
-    /// Counts a retry and says how long it has to wait for the lane's budget. Waiting for a limit is no load and needs none.
-    pub(crate) fn retry(&self, retry: Retry) -> Duration {
+    /// Counts a retry and says how long it has to wait for the lane's budget. What waits for a limit, or for the provider to
+    /// return, is no `load` and needs none.
+    pub(crate) fn retry(&self, load: bool) -> Duration {
         let mut state = self.lock();
         state.counters.retries += 1;
-        if retry == Retry::AfterLimit { Duration::ZERO } else { state.machine.budget.spend(clock::now()) }
+        if load { state.machine.budget.spend(clock::now()) } else { Duration::ZERO }
     }
 
     /// Keeps the lane from counting as idle while a request waits outside of it for its next attempt.
@@ -369,6 +406,8 @@ impl Driver {
             let wake_at = {
                 let mut state = self.lane.lock();
                 let wake_at = state.machine.poll(clock::now(), &mut due);
+                // Until they have a place elsewhere, the lane is not idle.
+                state.backing_off += due.iter().filter(|wake| looks_again(wake)).count();
                 if due.is_empty() && state.machine.waiting() == 0 {
                     state.driven = false;
                     self.done = true;
@@ -379,8 +418,14 @@ impl Driver {
             // Outside the lock: a permit that nobody receives drops here and locks again.
             let handed_out = !due.is_empty();
             for wake in due.drain(..) {
+                let again = looks_again(&wake);
                 let (answer, waiting) = match wake {
-                    Wake::Granted(grant, waiting) => (Answer::Go(Held::new(self.lane.clone(), grant)), waiting),
+                    Wake::Refused(_, waiting) if again => {
+                        (Answer::LookAgain(BackingOff(self.lane.clone()), None), waiting)
+                    }
+                    Wake::Granted(grant, waiting) => {
+                        (Answer::Go(Box::new(Held::new(self.lane.clone(), grant))), waiting)
+                    }
                     Wake::Refused(refusal, waiting) => (Answer::Refused(refusal), waiting),
                 };
                 drop(waiting.sender.send(answer));
@@ -394,6 +439,11 @@ impl Driver {
             }
         }
     }
+}
+
+/// Whether another lane may serve a request that has waited in vain for a provider that fails.
+fn looks_again(wake: &Wake<Waiting>) -> bool {
+    matches!(wake, Wake::Refused(Refusal::BreakerOpen { .. }, waiting) if waiting.movable)
 }
 
 impl Drop for Driver {
@@ -415,6 +465,7 @@ impl Drop for Driver {
 
 /// A request that has a place in its lane, or was granted one at once. Dropping it gives up the place; nothing was spent.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a box would cost every request that need not wait")]
 pub(crate) enum Turn {
     Granted(Option<Held>),
     Queued(Queued),
@@ -446,7 +497,9 @@ impl Future for Turn {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut *self {
-            Turn::Granted(held) => Poll::Ready(held.take().map_or(Answer::Refused(Refusal::Closed), Answer::Go)),
+            Turn::Granted(held) => {
+                Poll::Ready(held.take().map_or(Answer::Refused(Refusal::Closed), |held| Answer::Go(Box::new(held))))
+            }
             Turn::Queued(queued) => {
                 let answer = ready!(Pin::new(&mut queued.answer).poll(context));
                 let place = queued.ticket.take();

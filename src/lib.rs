@@ -3,6 +3,8 @@
 
 mod account;
 mod attempt;
+#[cfg(feature = "cache")]
+mod cache;
 #[cfg(feature = "client")]
 mod client;
 mod clock;
@@ -29,11 +31,13 @@ mod target;
 pub mod tokens;
 
 pub use attempt::Attempt;
+#[cfg(feature = "cache")]
+pub use cache::{CacheConfig, CacheStats, Lead, Lookup};
 #[cfg(feature = "client")]
-pub use client::{ClientError, Reply};
+pub use client::{Cached, ClientError, Reply};
 pub use config::{Account, Config, ConfigError, Key, Limits, Tier};
 pub use cost::{Charge, DAY, Dimension, Estimate, Limit, MINUTE, SECOND, Shape, UnknownShape, Usage, Zone};
-pub use engine::{Forecast, Priority, Refusal, RetryPolicy};
+pub use engine::{Forecast, Hold, Priority, Refusal, RetryPolicy};
 pub use error::{AcquireError, Error, TryAcquireError};
 pub use event::Event;
 pub use fallback::{Fallback, FallbackRoute};

@@ -63,10 +63,9 @@ impl Held {
         self.grant.as_ref().map(|grant| grant.ticket().clone())
     }
 
-    fn finish(&mut self, end: End, answer: &Observation, heard: Heard<'_>) {
-        if let Some(grant) = self.grant.take() {
-            self.lane.conclude(grant, end, answer, heard);
-        }
+    /// Answers whether the provider is failing for everybody.
+    fn finish(&mut self, end: End, answer: &Observation, heard: Heard<'_>) -> bool {
+        self.grant.take().is_some_and(|grant| self.lane.conclude(grant, end, answer, heard))
     }
 }
 
@@ -101,6 +100,7 @@ impl Permit {
             self.held.lane.change(|machine| {
                 machine.observe(grant, &answer.readings, clock::now());
                 machine.answered();
+                machine.began(grant, clock::now());
             });
         }
     }
@@ -134,28 +134,31 @@ impl Permit {
         let used = match (usage, answer.query_cost) {
             (_, Some(tokens)) => Some(Charge { tokens, ..charge }),
             (Some(usage), None) => Some(
-                // Where the provider does not correct its count, the gates give nothing back either (`Settlement::Never`).
+                // Where the provider does not correct its count, the gates give nothing back either ([`Rules::of_provider`](providers::Rules::of_provider)).
                 providers::at_completion(self.held.lane.provider, &charge, &usage)
                     .unwrap_or(Charge::tokens(usage.input_tokens, usage.output_tokens)),
             ),
             (None, None) => None,
         };
-        self.held.finish(used.map_or(End::Unknown, End::Used), answer, Heard::Answer);
+        let output = usage.map(|usage| usage.output_tokens);
+        self.held.finish(used.map_or(End::Unknown, End::Used), answer, Heard::Answer { output });
     }
 
     /// The provider answered with an error, or not at all. `default_wait` is how long a refused lane waits if the answer
-    /// names no time.
-    pub(crate) fn failed_as(mut self, failure: &Failure, answer: &Observation, default_wait: Duration) {
+    /// names no time. Answers whether the provider is failing for everybody.
+    pub(crate) fn failed_as(mut self, failure: &Failure, answer: &Observation, default_wait: Duration) -> bool {
         let refused = failure.retry() == Retry::AfterLimit || failure.status == 429;
         let end = if refused { End::Refused } else { End::Unknown };
         // First, so that nobody gets what this gives back at an account that is of no use.
         self.target.heard(failure);
-        self.held.finish(end, answer, Heard::Failure(failure, default_wait));
+        self.held.finish(end, answer, Heard::Failure(failure, default_wait))
     }
 
-    /// Nothing reached the provider.
-    pub(crate) fn unsent(mut self) {
-        self.held.finish(End::Unsent, &Observation::default(), Heard::Nothing);
+    /// Nothing reached the provider; because of this failure, if it was not the caller's own choice. Answers as
+    /// [`failed_as`](Permit::failed_as).
+    pub(crate) fn unsent(mut self, failure: Option<&Failure>) -> bool {
+        let heard = failure.map_or(Heard::Nothing, |failure| Heard::Failure(failure, DEFAULT_WAIT));
+        self.held.finish(End::Unsent, &Observation::default(), heard)
     }
 }
 

@@ -27,6 +27,7 @@ pub struct Request {
     pub(crate) size: Size,
     pub(crate) account: Option<Arc<str>>,
     pub(crate) tenant: Tenant,
+    pub(crate) tag: Option<Arc<str>>,
     pub(crate) priority: Priority,
     pub(crate) deadline: Option<Instant>,
     pub(crate) max_wait: Option<Duration>,
@@ -52,6 +53,7 @@ impl Request {
             size: Size::Known(estimate),
             account: None,
             tenant: Tenant::default(),
+            tag: None,
             priority: Priority::default(),
             deadline: None,
             max_wait: None,
@@ -106,6 +108,14 @@ impl Request {
     /// In whose name it waits. Tenants take turns, weighted by tokens.
     pub fn tenant(mut self, name: impl Into<Tenant>) -> Self {
         self.tenant = name.into();
+        self
+    }
+
+    /// What kind of work it is, such as `titles` or `summaries`. How long an answer without an output cap will be is
+    /// learned for each model and tag, so requests whose answers have about the same length should have the same tag. A
+    /// model's first 256 tags are told apart; do not make one for each user.
+    pub fn tag(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.tag = Some(name.into());
         self
     }
 

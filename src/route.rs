@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use crate::clock;
-use crate::cost::Charge;
-use crate::engine::{Ask, Forecast, Offer, Refusal, Ticket, Wish, choose, weight};
+use crate::cost::{Charge, Limit};
+use crate::engine::{Ask, Forecast, Guess, Offer, Refusal, Ticket, Wish, choose, weight};
 use crate::lane::{Answer, BackingOff, Lane, Turn};
 use crate::permit::{Held, Permit};
 use crate::target::{Model, Target};
@@ -29,6 +29,7 @@ pub(crate) struct Route {
 }
 
 /// What came of waiting in a lane.
+#[expect(clippy::large_enum_variant, reason = "it is on the stack for a moment")]
 enum Taken {
     Permit(Permit),
     /// Look for another lane; the guard is to be kept until there is a place in one.
@@ -43,8 +44,10 @@ pub(crate) type Candidates = SmallVec<[Candidate; 1]>;
 pub(crate) struct Candidate {
     pub(crate) lane: Arc<Lane>,
     pub(crate) model: Model,
-    /// What the request takes there.
-    pub(crate) charge: Charge,
+    /// What the request takes there, …
+    charge: Charge,
+    /// … or what to guess it from.
+    guess: Option<Arc<Guess>>,
     /// The request's own pause after a failure there.
     held_until: Option<Instant>,
     /// It failed there by the provider's fault.
@@ -52,8 +55,8 @@ pub(crate) struct Candidate {
 }
 
 impl Candidate {
-    pub(crate) fn new(lane: Arc<Lane>, model: Model, charge: Charge) -> Self {
-        Self { lane, model, charge, held_until: None, troubled: false }
+    pub(crate) fn new(lane: Arc<Lane>, model: Model, charge: Charge, guess: Option<Arc<Guess>>) -> Self {
+        Self { lane, model, charge, guess, held_until: None, troubled: false }
     }
 
     fn held_for(&self, now: Instant) -> Duration {
@@ -74,8 +77,15 @@ impl Route {
         self.margin = margin;
     }
 
-    pub(crate) fn candidates(&self) -> &[Candidate] {
-        &self.candidates
+    /// What it would be charged in each lane, and the limit there that could never hold that.
+    pub(crate) fn charges(&self) -> impl Iterator<Item = (Charge, Option<Limit>)> {
+        (0..self.candidates.len()).map(|index| {
+            let ask = self.ask_for(index);
+            self.candidates[index].lane.with(|machine| {
+                let charge = machine.charge(&ask);
+                (charge, machine.gates().too_small_for(&charge))
+            })
+        })
     }
 
     /// Waits for a permit. A pause that the request has to make is made first, under the guard that keeps its lane from
@@ -171,14 +181,14 @@ impl Route {
                 refused.get_or_insert(refusal);
                 continue;
             }
-            self.ask.charge = candidate.charge;
+            (self.ask.charge, self.ask.guess) = (candidate.charge, candidate.guess.clone());
             match candidate.lane.offer(&self.ask) {
                 Ok(offer) => {
                     let starts_in = offer.starts_in.max(candidate.held_for(now));
                     let drawn = |key: &Arc<str>| weight(key, candidate.lane.account.settings.name());
                     let weight = self.affinity.as_ref().map_or(0, drawn);
                     offering.push(index);
-                    let (rank, troubled) = (candidate.model.rank(), candidate.troubled);
+                    let (rank, troubled) = (candidate.model.rank(), candidate.troubled || offer.troubled);
                     offers.push(Offer { rank, starts_in, troubled, weight, ..offer });
                 }
                 Err(refusal) => drop(refused.get_or_insert(refusal)),
@@ -197,7 +207,8 @@ impl Route {
     }
 
     fn ask_for(&self, index: usize) -> Ask {
-        Ask { charge: self.candidates[index].charge, deadline: self.deadline, ..self.ask.clone() }
+        let Candidate { charge, guess, .. } = &self.candidates[index];
+        Ask { charge: *charge, guess: guess.clone(), deadline: self.deadline, ..self.ask.clone() }
     }
 
     /// Until when the request has to pause, if the best lane for it is one where it failed.
@@ -225,7 +236,7 @@ impl Route {
     /// What a lane's answer comes to.
     fn take(&mut self, index: usize, answer: Answer) -> Result<Taken, Refusal> {
         match answer {
-            Answer::Go(held) => Ok(self.seat(index, held).map_or_else(Taken::Nothing, Taken::Permit)),
+            Answer::Go(held) => Ok(self.seat(index, *held).map_or_else(Taken::Nothing, Taken::Permit)),
             Answer::Refused(refusal) => Err(refusal),
             Answer::LookAgain(guard, ticket) => {
                 self.again(ticket);

@@ -12,14 +12,14 @@ use crate::attempt::{Attempt, Facts, Transport};
 use crate::clock;
 use crate::config::{Account, Config, ConfigError};
 use crate::cost::{Charge, Estimate, Limit};
-use crate::engine::{Ask, Forecast, Gates, LaneStatus, Machine, RetryPolicy, Settlement, Source};
+use crate::engine::{Ask, Forecast, Gates, Guess, LaneStatus, Machine, Predictors, RetryPolicy, Source};
 use crate::error::{AcquireError, Error, TryAcquireError};
 use crate::event::{Event, Listener};
 use crate::fallback::Fallback;
 use crate::inspect;
 use crate::lane::{Counters, Lane, Lanes};
 use crate::permit::{DEFAULT_WAIT, Permit};
-use crate::providers::{self, Failure, Provider, Retry};
+use crate::providers::{self, Failure, Retry};
 use crate::request::{Request, Size};
 use crate::route::{Candidate, Candidates, Route, Waiter};
 use crate::target::{Model, Step};
@@ -59,6 +59,8 @@ struct Inner {
     arrivals: AtomicU64,
     #[cfg(feature = "client")]
     http: crate::client::Http,
+    #[cfg(feature = "cache")]
+    cache: Option<Arc<crate::cache::Cache>>,
 }
 
 /// A fallback chain.
@@ -104,7 +106,7 @@ pub struct LaneSnapshot {
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct Builder {
-    config: Config,
+    pub(crate) config: Config,
     accounts: Vec<Account>,
     listener: Listener,
 }
@@ -148,8 +150,9 @@ impl Builder {
         self
     }
 
-    /// Is told what happens: keys and accounts that leave the rotation and return to it. It is called at once, by whichever
-    /// task noticed, and holds that task up, but nobody else.
+    /// Is told what happens: keys and accounts that leave the rotation and return to it, providers that fail and are back,
+    /// limits that turn out to be others. It is called at once, by whichever task noticed, and holds that task up, but nobody
+    /// else.
     ///
     /// ```
     /// use tollgate::Scheduler;
@@ -185,6 +188,8 @@ impl Builder {
                 arrivals: AtomicU64::new(0),
                 #[cfg(feature = "client")]
                 http: crate::client::Http::new(&config)?,
+                #[cfg(feature = "cache")]
+                cache: config.cache.as_ref().map(crate::cache::Cache::open).transpose()?.map(Arc::new),
                 config,
             }),
         })
@@ -391,6 +396,24 @@ impl Scheduler {
         &self.inner.http
     }
 
+    #[cfg(feature = "cache")]
+    pub(crate) fn cache(&self) -> Option<&Arc<crate::cache::Cache>> {
+        self.inner.cache.as_ref()
+    }
+
+    /// Name and address of the first account that a request may go by; `None` if there is none of that name.
+    #[cfg(feature = "cache")]
+    pub(crate) fn names(&self, request: &Request) -> Option<[&str; 2]> {
+        let account = self.accounts_of(request.account.as_deref()).ok()?.next()?;
+        Some([account.settings.name(), account.settings.address().unwrap_or_default()])
+    }
+
+    /// Whether another model may answer a request.
+    #[cfg(feature = "cache")]
+    pub(crate) fn may_fall_back(&self, request: &Request) -> bool {
+        self.chain_of(request).is_some()
+    }
+
     /// The one loop that makes attempts.
     pub(crate) async fn run<T, E, F, C>(&self, request: Request, mut call: F) -> Ended<T, E>
     where
@@ -426,7 +449,7 @@ impl Scheduler {
             {
                 between = Some(permit.lane().backing_off());
                 route.again(permit.ticket());
-                permit.unsent();
+                permit.unsent(None);
                 attempts -= 1;
                 route.strike(target.rank());
                 if route.has_way() {
@@ -439,7 +462,7 @@ impl Scheduler {
                     Some(providers::classify(target.provider(), status, &facts.answer, &facts.error_body))
                 }
                 (_, Some(transport)) => Some(transport.failure()),
-                _ => None,
+                _ => facts.unusable.as_deref().map(Failure::unusable),
             };
             let Some(failure) = failure else {
                 match result {
@@ -454,25 +477,32 @@ impl Scheduler {
             let lane = permit.lane().clone();
             between = Some(lane.backing_off());
             route.again(permit.ticket());
+            // To go on with another key or account is no retry: it needs no pause, and uses up no attempts.
             let retires = target.retired_by(&failure).is_some();
             // What a fallback cannot do says nothing about the model that the request is made for.
             let beyond = target.rank() > 0 && failure.class.is_own_bound();
-            // To go on with another key or account is no retry: it needs no pause, and uses up no attempts.
-            let pause = if retires || beyond { None } else { backoff.next() };
-            if matches!(transport, Some(Transport::Unsent(_))) {
-                permit.unsent();
+            let failing = if matches!(transport, Some(Transport::Unsent(_))) {
+                permit.unsent(Some(&failure))
             } else {
-                permit.failed_as(&failure, &facts.answer, pause.unwrap_or(DEFAULT_WAIT));
-            }
+                permit.failed_as(&failure, &facts.answer, backoff.clone().next().unwrap_or(DEFAULT_WAIT))
+            };
             if beyond {
                 route.strike(target.rank());
             }
             let retry = failure.retry();
+            // Where everybody fails, the attempt costs none and is made again when a lane lets it.
+            let free = failing && retry == Retry::Backoff && self.inner.config.retry.max_attempts > 1;
+            let pause = match (retires || beyond, free) {
+                (true, _) => None,
+                (_, true) => Some(Duration::ZERO),
+                _ => backoff.next(),
+            };
             match pause.filter(|_| retry != Retry::Never) {
                 Some(pause) => {
                     // A wait that the provider names holds the whole lane; only without one does the request wait by itself.
                     let own = if retry == Retry::Backoff && failure.wait.is_none() { pause } else { Duration::ZERO };
-                    route.hold(target.rank(), own.max(lane.retry(retry)), retry == Retry::Backoff);
+                    let load = retry == Retry::Backoff && !free;
+                    route.hold(target.rank(), own.max(lane.retry(load)), retry == Retry::Backoff);
                 }
                 None if (retires || beyond) && route.has_way() => {}
                 None => {
@@ -505,7 +535,9 @@ impl Scheduler {
         }
         let patience = request.max_wait.and_then(|wait| clock::now().checked_add(wait));
         let ask = Ask {
+            // They differ from lane to lane.
             charge: Charge::default(),
+            guess: None,
             priority: request.priority,
             tenant: request.tenant.clone(),
             deadline: [request.deadline, patience].into_iter().flatten().min(),
@@ -514,8 +546,14 @@ impl Scheduler {
         };
         let candidate = |account: &Arc<AccountState>, model: Model| {
             let lane = self.lane(account, model.name());
-            let charge = providers::at_admission(lane.provider, estimate, self.inner.config.predicted_output);
-            Candidate::new(lane, model, charge)
+            let provider = lane.provider;
+            // Where the prediction matters, the lane makes it.
+            let charge = providers::at_admission(provider, estimate, 0);
+            let guess = providers::is_guess(provider, estimate).then(|| {
+                let context_window = account.settings.context_window(model.name());
+                Arc::new(Guess { provider, estimate: *estimate, tag: request.tag.clone(), context_window })
+            });
+            Candidate::new(lane, model, charge, guess)
         };
         let own = self.accounts_of(request.account.as_deref())?;
         let mut candidates = Candidates::new();
@@ -582,12 +620,18 @@ impl Scheduler {
     fn new_lane(&self, account: &Arc<AccountState>, model: &str, pool: &str) -> Lane {
         let config = &self.inner.config;
         let provider = account.settings.provider;
-        let mut gates = Gates::new(settlement(provider), config.jitter_margin);
-        gates.set(&account.settings.limits_of(model), clock::now());
+        let now = clock::now();
+        let mut gates = Gates::new(provider, config.jitter_margin).at_time_of_day(now, clock::wall());
+        gates.set(&account.settings.limits_of(model), now);
         let weights = config.tenants.iter().map(|(name, weight)| (name.as_str().into(), *weight)).collect();
         let mut machine = Machine::new(gates, clock::now())
             .bounded(account.settings.max_concurrent(model), config.max_waiting)
-            .turns(weights, config.ageing);
+            .patience(config.outage_patience)
+            .turns(weights, config.ageing)
+            .predicting(Predictors::new(config.predicted_output, config.output_quantile));
+        if account.settings.adaptive_concurrency(model) {
+            machine = machine.adaptive(clock::now());
+        }
         if self.inner.closed.load(Relaxed) {
             machine.close();
         }
@@ -608,15 +652,6 @@ fn estimate_here(request: &Request) -> Result<Estimate, AcquireError> {
     }
 }
 
-/// Which providers are known to correct their count, by their own pages.
-fn settlement(provider: Provider) -> Settlement {
-    match provider {
-        Provider::Azure => Settlement::Never,
-        Provider::Anthropic | Provider::Groq | Provider::Mistral | Provider::Gemini => Settlement::Always,
-        Provider::Openai | Provider::Compatible => Settlement::Learn,
-    }
-}
-
 const _: () = {
     const fn shared<T: Send + Sync + Clone>() {}
     shared::<Scheduler>();
@@ -630,9 +665,7 @@ impl Scheduler {
     /// When the request names no model or no known account.
     pub fn charge(&self, request: &Request) -> Result<(Charge, Option<Limit>), AcquireError> {
         let route = self.route(request, &estimate_here(request)?)?;
-        let mut charges = route.candidates().iter().map(|Candidate { lane, charge, .. }| {
-            (*charge, lane.with(|machine| machine.gates().too_small_for(charge)))
-        });
+        let mut charges = route.charges();
         let first = charges.next().unwrap_or_default();
         // What is too large for one account may be fit for another.
         Ok(if first.1.is_some() { charges.find(|(_, limit)| limit.is_none()).unwrap_or(first) } else { first })

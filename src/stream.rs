@@ -130,7 +130,8 @@ impl Stream for Tap {
                     self.books.see(&data);
                 }
             }
-            Some(Err(_)) | None => self.books.close(),
+            Some(Err(_)) => self.books.broke(),
+            None => self.books.close(),
         }
         Poll::Ready(chunk)
     }
@@ -165,6 +166,16 @@ impl Books {
                 permit.failed_as(&failure, &Observation::default(), DEFAULT_WAIT);
             }
             self.failure = Some(Box::new(failure));
+        }
+    }
+
+    /// The answer ended before its end, which tells of the provider, and of the usage if that was there already.
+    fn broke(&mut self) {
+        if self.usage.is_some() {
+            self.close();
+        } else if let Some(permit) = self.permit.take() {
+            let failure = Failure::unanswered("the stream broke".to_owned());
+            permit.failed_as(&failure, &Observation::default(), DEFAULT_WAIT);
         }
     }
 

@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
-use tollgate::mock::{ChargeRule, Faults, Latency, Mock, MockConfig, MockLimits, OutputModel, Stats};
+use tollgate::Shape;
+use tollgate::mock::{
+    ChargeRule, Faults, Latency, LimitChange, Mock, MockConfig, MockLimits, MockShapes, OutputModel, Stamp, Stats,
+};
 
 const KEY: &str = "sk-test-0123456789abcdefghij";
 
@@ -289,7 +292,7 @@ fn a_request_limit_refuses_the_next_and_lets_it_in_after_the_printed_wait() {
 
 #[test]
 fn success_headers_show_the_day_limit_where_it_allows_less() {
-    let limits = MockLimits { rpm: Some(500), rpd: Some(10_000), tpm: Some(200_000), tpd: None };
+    let limits = MockLimits { rpm: Some(500), rpd: Some(10_000), tpm: Some(200_000), ..MockLimits::default() };
     let server = Server::start(MockConfig { limits, settle: false, ..MockConfig::default() });
     let reply = server.chat(chat(16, 494));
     for (name, value) in [
@@ -309,7 +312,7 @@ fn success_headers_show_the_day_limit_where_it_allows_less() {
     assert!(reply.header("x-request-id").unwrap().starts_with("req_"));
     assert!(reply.header("openai-processing-ms").unwrap().parse::<u64>().is_ok());
 
-    let silent = Server::start(MockConfig { limits, headers: false, ..MockConfig::default() });
+    let silent = Server::start(MockConfig { limits, headers: Stamp::None, ..MockConfig::default() });
     assert_eq!(silent.chat(chat(16, 4)).header("x-ratelimit-limit-requests"), None);
 }
 
@@ -362,6 +365,42 @@ fn settling_gives_back_what_was_not_used_and_keeps_it_charged_otherwise() {
         // Nothing is left to leak but for a token each 0.86 s.
         assert!((remaining..=remaining + 8).contains(&shown), "{settle} {charge:?}: {shown}");
     }
+}
+
+#[test]
+fn headers_tell_of_the_admission_or_of_the_completion_or_nothing() {
+    let limits = MockLimits { tpd: Some(100_000), ..MockLimits::default() };
+    for (headers, least) in [
+        (Stamp::Admission, Some(100_000 - 1_003)),
+        (Stamp::Completion, Some(100_000 - 1_008)), // real usage is at most 8 + 1,000
+        (Stamp::None, None),
+    ] {
+        let output = OutputModel { least: 0.5, most: 0.5, ..OutputModel::default() };
+        let server = Server::start(MockConfig { limits, headers, output, ..MockConfig::default() });
+        let reply = server.chat(chat(4, 1_000));
+        let shown = reply.header("x-ratelimit-remaining-tokens").map(|shown| shown.parse::<u64>().unwrap());
+        let settled = if headers == Stamp::Completion { 500 } else { 0 };
+        match (shown, least) {
+            (Some(shown), Some(least)) => assert!((least + settled..=least + settled + 8).contains(&shown), "{shown}"),
+            (shown, least) => assert_eq!((shown, least), (None, None)),
+        }
+    }
+}
+
+#[test]
+fn a_sliding_limit_is_sliding_over_sockets_and_changes_at_its_time() {
+    let shapes = MockShapes { rpm: Shape::Sliding, ..MockShapes::default() };
+    let limits = MockLimits { rpm: Some(4), shapes, ..MockLimits::default() };
+    let changes = vec![LimitChange { at: Duration::ZERO, factor: 0.5 }];
+    let server = Server::start(MockConfig { limits, changes, ..MockConfig::default() });
+    assert_eq!(server.chat(chat(4, 1)).header("x-ratelimit-limit-requests"), Some("2"));
+    server.chat(chat(4, 1));
+    let refused = server.chat(chat(4, 1));
+    assert_eq!(refused.status, 429);
+    // Under refill it would be 30 s; until the first leaves it is a minute less the moments since.
+    let wait: u64 = refused.header("retry-after-ms").unwrap().parse().unwrap();
+    assert!((50_000..=60_000).contains(&wait), "{wait}");
+    assert_eq!(server.stats().limits, MockLimits { rpm: Some(2), ..limits });
 }
 
 #[test]

@@ -82,48 +82,36 @@ impl Bucket {
 
     /// Takes `n` if it fits now, and nothing otherwise.
     pub fn take(&mut self, n: u64, now: Instant) -> bool {
+        let fits = self.fits(n, now);
+        if fits && n > 0 {
+            self.charge(n, now);
+        }
+        fits
+    }
+
+    /// Whether `n` fits now: governor's decision.
+    pub fn fits(&self, n: u64, now: Instant) -> bool {
         if n == 0 {
             return true;
         }
         if n > self.amount {
             return false;
         }
-        let cells = self.cells(n);
-        let Some(count) = u32::try_from(cells).ok().and_then(NonZeroU32::new) else {
+        let Some(count) = u32::try_from(self.cells(n)).ok().and_then(NonZeroU32::new) else {
             return false;
         };
         self.dial.0.now.store(self.clock(now), Relaxed);
-        self.dial.0.now_up.store(self.clock_up(now), Relaxed);
-        if !matches!(self.limiter.check_n(count), Ok(Ok(()))) {
-            return false;
-        }
-        // Whole cells were taken; the books are kept in tokens.
-        let taken = cells * self.cell;
-        let tat = self.tat();
-        self.set_tat(if taken > n {
-            tat.saturating_sub((taken - n).saturating_mul(self.unit))
-        } else {
-            tat.saturating_add((n - taken).saturating_mul(self.unit))
-        });
-        true
+        matches!(self.limiter.check_n(count), Ok(Ok(())))
     }
 
     /// Takes `n` whether it fits or not. What does not fit is debt that later requests wait for.
     pub fn charge(&mut self, n: u64, now: Instant) {
-        let base = self.tat().max(self.clock_up(now));
-        self.set_tat(base.saturating_add(self.in_units(n)));
+        self.set_tat(self.tat().max(self.clock_up(now)).saturating_add(self.in_units(n)));
     }
 
     /// Gives `n` back. A bucket never holds more than its amount.
     pub fn refund(&mut self, n: u64) {
         self.set_tat(self.tat().saturating_sub(self.in_units(n)));
-    }
-
-    /// Gives `n` back to a bucket that the provider may have seen full meanwhile: what was charged lately (`unseen`) can
-    /// have reached it after its own refund, which a full bucket does not hold, and stays charged.
-    pub fn refund_late(&mut self, n: u64, unseen: u64, now: Instant) {
-        let floor = self.tat().min(self.tat_of(unseen, now));
-        self.set_tat(self.tat().saturating_sub(self.in_units(n)).max(floor));
     }
 
     /// When `n` fits, if nothing else happens; `now` when it fits already. Larger than the bucket: when the debt that
@@ -190,19 +178,32 @@ impl Bucket {
     }
 
     /// Restores a TAT that [`Bucket::tat`] returned.
-    pub(super) fn set_tat(&mut self, tat: u64) {
-        // Far enough from the end that governor's unchecked sums cannot overflow: centuries of debt.
-        self.dial.0.tat.store(tat.min(u64::MAX / 4), Relaxed);
+    pub(super) fn set_tat(&self, tat: u64) {
+        self.dial.0.tat.store(self.bounded(tat), Relaxed);
+    }
+
+    /// Far enough from the end that governor's unchecked sums cannot overflow: centuries of debt.
+    pub(super) fn bounded(&self, tat: u64) -> u64 {
+        tat.min(u64::MAX / 4)
+    }
+
+    /// `units` of refill in tokens, rounded up.
+    pub(super) fn tokens(&self, units: u64) -> u64 {
+        units.div_ceil(self.unit)
+    }
+
+    /// The time in which `n` tokens refill.
+    pub(super) fn time_for(&self, n: u64) -> Duration {
+        self.time(self.in_units(n))
+    }
+
+    pub(super) fn set_margin(&self, margin: Duration) {
+        self.dial.0.margin.store(self.units(margin.as_nanos()), Relaxed);
     }
 
     /// `n` tokens in units of refill.
     pub(super) fn in_units(&self, n: u64) -> u64 {
         n.saturating_mul(self.unit).min(u64::MAX / 4)
-    }
-
-    /// As much as refills in `time`, in units.
-    pub(super) fn units_in(&self, time: Duration) -> u64 {
-        self.units(time.as_nanos())
     }
 
     /// Governor cells that `n ≤ amount` takes.
@@ -216,7 +217,7 @@ impl Bucket {
     }
 
     /// `now` rounded up, as what is spent now refills from then on. Both roundings are late rather than early.
-    fn clock_up(&self, now: Instant) -> u64 {
+    pub(super) fn clock_up(&self, now: Instant) -> u64 {
         let exact = self.unit * self.amount.max(1) == self.window_ns;
         self.clock(now) + u64::from(!exact)
     }
@@ -250,7 +251,6 @@ struct Dial(Arc<DialState>);
 #[derive(Debug, Default)]
 struct DialState {
     now: AtomicU64,
-    now_up: AtomicU64,
     tat: AtomicU64,
     margin: AtomicU64,
 }
@@ -274,10 +274,8 @@ impl StateStore for Dial {
         let tat = self.0.tat.load(Relaxed);
         // The provider's TAT may be later than ours by the margin, but not if it has been full since.
         let shown = (tat + self.0.margin.load(Relaxed)).max(now);
-        let (answer, next) = decide(Some(shown.into()))?;
-        let taken = next.as_u64() - shown;
-        self.0.tat.store(tat.max(self.0.now_up.load(Relaxed)) + taken, Relaxed);
-        Ok(answer)
+        // governor decides; what is then taken is written down in tokens, since its cells may be larger.
+        decide(Some(shown.into())).map(|(answer, _)| answer)
     }
 }
 

@@ -1,12 +1,14 @@
-//! One limit of a lane: its books, what the provider said about it, and how far the two are trusted.
+//! One limit of a lane: what is believed of it, what the provider said about it, and how far that is trusted.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 
+use super::belief::Belief;
 use super::bucket::Bucket;
-use crate::cost::{Charge, Dimension, Limit};
-use crate::providers::Reading;
+use super::sight::{Doubtful, Sight};
+use crate::cost::{Charge, DAY, Dimension, Limit, MINUTE, Shape};
+use crate::providers::{Amounts, Reading, Rule, Rules};
 
 /// Where a limit's number comes from. A later one in this list is believed over an earlier one, except that nothing
 /// raises a limit that the user configured.
@@ -27,65 +29,60 @@ pub enum Source {
     Header,
 }
 
-/// Whether the provider corrects its own count when a request is done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Settlement {
-    /// What was charged at admission stays charged (Azure).
-    Never,
-    /// The charge is corrected to the real usage (Groq, Anthropic, Mistral).
-    Always,
-    /// Not published: assumed not to, until the headers show that it does (OpenAI).
-    Learn,
-}
-
-/// Which of a gate's two books decides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Books {
-    /// Charges as they were at admission; only overruns are added.
-    Kept,
-    /// Charges corrected to the real usage.
-    Settled,
-}
-
-/// Answers in a row that must show a refund before the settled book decides, and that must deny it before it no longer does.
-const VOTES: u8 = 3;
-/// How far the server's number may be from ours without meaning anything, as a share of the window: requests under way,
-/// rounding, the age of the answer.
-const NOISE: u32 = 60;
 /// What may be sent before the first answer, besides one request of any size, as a share of the limit: a bucket that is
 /// full at start is a guess, and a restart or another program makes it a wrong one.
 const CAREFUL: u64 = 8;
+/// Readings that have to agree on a window that was computed from the first.
+const AGREED: u8 = 3;
+/// After a refusal that nothing explains, this many times the margin is kept back, for two quiet windows.
+const DISTRUST: u32 = 3;
+
+/// What the gates of a lane have in common.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ground {
+    /// What is kept back for the jitter of the network.
+    pub(super) margin: Duration,
+    /// The time of day at an instant, for limits that go by the calendar.
+    pub(super) wall: (Instant, SystemTime),
+}
+
+impl Ground {
+    fn wall_at(&self, now: Instant) -> SystemTime {
+        self.wall.1 + now.saturating_duration_since(self.wall.0)
+    }
+}
 
 /// One limit with its books.
-///
-/// Two books run side by side. The *kept* book never gives back what a finished request did not use, the *settled* book
-/// does. Which one matches the provider's is known for some and shown by the `remaining` headers of others; until it is,
-/// the kept book decides, since it can only be late.
 #[derive(Debug)]
 pub struct Gate {
     limit: Limit,
     source: Source,
-    kept: Bucket,
-    settled: Bucket,
-    settlement: Settlement,
-    active: Books,
-    votes: u8,
+    belief: Belief,
+    ground: Ground,
     /// The allowance until the first answer.
     careful: Option<Careful>,
     blocked_until: Option<Instant>,
-    before: Before,
+    /// Until when more than the usual margin is kept back.
+    distrusted_until: Option<Instant>,
+    /// Readings that agreed with a window that was computed from a header; `None` where it is known.
+    agreed: Option<u8>,
+    /// What the server last said is left, and when.
+    shown: Option<(u64, Instant)>,
     /// Everything ever charged, less what never reached the provider.
     spent: u64,
-    /// What finished requests did not use of it, which counts only where the settled book decides: that may be learned late.
+    /// What finished requests did not use of it, which counts only where real usage is charged: that may be learned late.
     unused: u64,
 }
 
+/// What may be sent until the provider has answered.
 #[derive(Debug)]
-struct Careful {
-    allowance: Bucket,
-    untouched: bool,
+struct Careful(Bucket);
+
+impl Careful {
+    /// When `n` may go; one request of any size may whenever the allowance is full, and leaves it in debt.
+    fn ready_at(&self, n: u64, now: Instant) -> Instant {
+        self.0.ready_at(n.min(self.0.amount()), now)
+    }
 }
 
 /// What a gate's books and the provider say; see [`LaneStatus`](super::LaneStatus).
@@ -94,6 +91,10 @@ struct Careful {
 pub struct GateStatus {
     /// The limit in force.
     pub limit: Limit,
+    /// How it is enforced; more than one while that is not known, and then all of them are kept.
+    pub shapes: Vec<Shape>,
+    /// What a request is charged; more than one while that is not known, and then all of them are kept.
+    pub rules: Vec<Rule>,
     /// Where its number comes from.
     pub source: Source,
     /// What is left now; negative in debt.
@@ -102,46 +103,39 @@ pub struct GateStatus {
     pub full_in: Duration,
     /// Time until the provider's refusal is over, if there was one.
     pub blocked_for: Option<Duration>,
-    /// Which book decides.
-    pub books: Books,
     /// Everything charged since the start, less what was refunded.
     pub spent: u64,
 }
 
-/// A gate as it was before the last take, so that it can be undone as if nothing had happened: a refund would leave a
-/// bucket that had been full for long as one that has just become full, and cost the margin.
-#[derive(Clone, Copy, Debug, Default)]
-struct Before {
-    kept: u64,
-    settled: u64,
-    careful: u64,
-    untouched: bool,
-}
-
 impl Gate {
     /// A gate for `limit`, full, that starts carefully (see [`Gate::answered`]).
-    pub fn new(limit: Limit, source: Source, settlement: Settlement, margin: Duration, now: Instant) -> Self {
-        // A margin near the window would starve limits per second.
-        let margin = margin.min(limit.window / 4);
-        let settlement = if limit.dimension == Dimension::Requests { Settlement::Never } else { settlement };
-        let full = || Bucket::new(limit.amount, limit.window, now).with_margin(margin);
+    pub(super) fn new(
+        limit: Limit,
+        shape: Option<Shape>,
+        rules: Rules,
+        source: Source,
+        ground: Ground,
+        now: Instant,
+    ) -> Self {
+        let shape = limit.shape.or(shape);
         Self {
             limit,
             source,
-            kept: full(),
-            settled: full(),
-            settlement,
-            active: if settlement == Settlement::Always { Books::Settled } else { Books::Kept },
-            votes: 0,
-            careful: Some(Careful {
-                allowance: Bucket::new(limit.amount.div_ceil(CAREFUL), limit.window / CAREFUL as u32, now),
-                untouched: true,
-            }),
+            belief: Belief::new(limit, shape, rules, ground.margin, now, ground.wall_at(now)),
+            ground,
+            careful: Some(Careful(Bucket::new(limit.amount.div_ceil(CAREFUL), limit.window / CAREFUL as u32, now))),
             blocked_until: None,
-            before: Before::default(),
+            distrusted_until: None,
+            agreed: None,
+            shown: None,
             spent: 0,
             unused: 0,
         }
+    }
+
+    /// The same gate, whose window was computed from one header and may turn out to be another.
+    pub(super) fn tentative(self) -> Self {
+        Self { agreed: Some(0), ..self }
     }
 
     /// The limit in force.
@@ -149,83 +143,83 @@ impl Gate {
         self.limit
     }
 
+    fn amounts(&self, charge: &Charge) -> Amounts {
+        Amounts::at_admission(self.limit.dimension, charge)
+    }
+
     /// Whether `charge` could ever pass.
     pub fn can_hold(&self, charge: &Charge) -> bool {
-        charge.get(self.limit.dimension) <= self.limit.amount
+        self.belief.can_hold(&self.amounts(charge))
     }
 
-    /// Takes `charge` if it fits now.
-    pub(super) fn take(&mut self, charge: &Charge, now: Instant) -> bool {
+    /// Whether `charge` fits now.
+    pub(super) fn fits(&mut self, charge: &Charge, now: Instant) -> bool {
         let n = charge.get(self.limit.dimension);
-        self.before = self.mark();
-        if n > 0 {
-            if self.blocked_until.is_some_and(|until| now < until) {
-                return false;
-            }
-            if let Some(careful) = &mut self.careful {
-                if !careful.untouched && careful.allowance.ready_at(n, now) > now {
-                    return false;
-                }
-                careful.allowance.charge(n, now);
-                careful.untouched = false;
-            }
-            if !self.book().take(n, now) {
-                self.restore();
-                return false;
-            }
-            self.other_book().charge(n, now);
-            self.spent = self.spent.saturating_add(n);
+        if n == 0 {
+            return true;
         }
-        true
+        if self.distrusted_until.is_some_and(|until| until <= now) {
+            self.distrusted_until = None;
+            self.belief.set_margin(self.ground.margin);
+        }
+        let blocked = self.blocked_until.is_some_and(|until| now < until);
+        let careful = self.careful.as_ref().is_none_or(|careful| careful.ready_at(n, now) <= now);
+        !blocked && careful && self.belief.fits(&self.amounts(charge), now)
     }
 
-    /// Puts back the `charge` that the last [`Gate::take`] took, when nothing has happened since.
-    pub(super) fn put_back(&mut self, charge: &Charge) {
-        self.restore();
-        self.spent = self.spent.saturating_sub(charge.get(self.limit.dimension));
+    /// Charges what fits; answers which suspected slices are overdrawn by it, to see if it is refused.
+    pub(super) fn charge(&mut self, charge: &Charge, now: Instant) -> u8 {
+        let n = charge.get(self.limit.dimension);
+        if n == 0 {
+            return 0;
+        }
+        if let Some(careful) = &mut self.careful {
+            careful.0.charge(n, now);
+        }
+        self.spent = self.spent.saturating_add(n);
+        self.belief.charge(&self.amounts(charge), now)
     }
 
     /// When `charge` fits, if nothing else happens. A charge larger than the limit stands for a queue of smaller ones.
-    pub fn ready_at(&self, charge: &Charge, now: Instant) -> Instant {
+    pub(super) fn ready_at(&mut self, charge: &Charge, now: Instant) -> Instant {
         let n = charge.get(self.limit.dimension);
         if n == 0 {
             return now;
         }
-        let book = if self.active == Books::Settled { &self.settled } else { &self.kept };
-        let mut at = book.ready_at(n, now).max(self.blocked_until.unwrap_or(now));
-        if let Some(careful) = self.careful.as_ref().filter(|careful| !careful.untouched) {
-            at = at.max(careful.allowance.ready_at(n, now));
+        let mut at = self.belief.ready_at(&self.amounts(charge), now).max(self.blocked_until.unwrap_or(now));
+        if let Some(careful) = &self.careful {
+            at = at.max(careful.ready_at(n, now));
         }
         at
     }
 
-    /// Gives back a charge that never reached the provider.
-    pub fn refund(&mut self, charge: &Charge) {
+    /// Gives back a charge that never reached the provider, taken at `at`.
+    pub(super) fn refund(&mut self, charge: &Charge, at: Instant) {
         let n = charge.get(self.limit.dimension);
-        self.kept.refund(n);
-        self.settled.refund(n);
+        self.belief.refund(&self.amounts(charge), at);
         self.spent = self.spent.saturating_sub(n);
         if let Some(careful) = &mut self.careful {
-            careful.allowance.refund(n);
+            careful.0.refund(n);
         }
     }
 
-    /// Corrects a charge to what was really used. What the provider does not give back stays charged; more used than
-    /// charged becomes debt. `unseen` is what the provider may not have seen yet, see [`Bucket::refund_late`].
-    pub fn settle(&mut self, charged: &Charge, used: &Charge, unseen: &Charge, now: Instant) {
-        let unseen = unseen.get(self.limit.dimension);
-        let (charged, used) = (charged.get(self.limit.dimension), used.get(self.limit.dimension));
-        if used >= charged {
-            let more = used - charged;
-            if more > 0 {
-                self.kept.charge(more, now);
-                self.settled.charge(more, now);
-                self.spent = self.spent.saturating_add(more);
-            }
-        } else {
-            self.settled.refund_late(charged - used, unseen, now);
-            self.unused = self.unused.saturating_add(charged - used);
+    /// A request that was charged has ended, however.
+    pub(super) fn ended(&mut self, charge: &Charge) {
+        self.belief.ended(&self.amounts(charge));
+    }
+
+    /// Corrects a charge that was taken at `at` to what was really used, by the rule of real usage: more used than charged
+    /// becomes debt. `on_its_way` is what the provider may not have seen yet.
+    pub(super) fn settle(&mut self, charged: &Charge, used: &Charge, on_its_way: &Charge, at: Instant, now: Instant) {
+        let dimension = self.limit.dimension;
+        if dimension == Dimension::Requests {
+            return;
         }
+        let (charged, used_now) = (charged.get(dimension), used.get(dimension));
+        let input = if dimension == Dimension::OutputTokens { 0 } else { used.input_tokens.min(used_now) };
+        self.belief.settle(charged, (input, used_now - input), on_its_way.get(dimension), at, now);
+        self.spent = self.spent.saturating_add(used_now.saturating_sub(charged));
+        self.unused = self.unused.saturating_add(charged.saturating_sub(used_now));
     }
 
     /// Ends the careful start: the provider has answered, and [`Gate::read`] has taken what the answer showed.
@@ -233,36 +227,102 @@ impl Gate {
         self.careful = None;
     }
 
-    /// Takes the server's own number. `unseen` is what was charged after the answered request and may not be in it;
-    /// `idle` says that nothing else is under way, so that the number is the truth and not just a bound.
-    pub fn read(&mut self, reading: &Reading, unseen: u64, idle: bool, now: Instant) {
-        let Some(remaining) = reading.remaining else { return };
+    /// What the server's number shows of the limit; `None` if it shows nothing.
+    pub(super) fn sight(
+        &self,
+        reading: &Reading,
+        between: (Instant, Instant),
+        written: (Instant, Instant),
+    ) -> Option<Sight> {
+        let remaining = reading.remaining?;
         let limit = reading.limit.unwrap_or(self.limit.amount);
         let used = limit.saturating_sub(remaining).saturating_add(reading.rounding);
-        if self.settlement == Settlement::Learn && remaining > 0 {
-            self.compare_books(used, unseen, now);
+        let noise = match self.limit.dimension {
+            Dimension::Requests => 2 + used / 100,
+            _ => used / 40 + self.limit.amount / 2_000 + 2 * reading.rounding,
+        };
+        let (earliest, latest) = written;
+        Some(Sight { used, noise, reset: reading.reset, between, earliest, latest })
+    }
+
+    /// What its numbers say of how many requests the server had not seen; see [`Belief::unseen`].
+    pub(super) fn unseen(&mut self, sight: &Sight) -> Vec<(Shape, (u64, u64))> {
+        self.belief.unseen(sight)
+    }
+
+    /// How many requests the books hold, by the hypothesis that binds.
+    pub(super) fn used(&mut self, now: Instant) -> u64 {
+        self.belief.used(now).0
+    }
+
+    /// Takes the server's own number. `idle` says that nothing else is under way, so that it is the truth and not a bound.
+    pub(super) fn read(
+        &mut self,
+        reading: &Reading,
+        sight: &Sight,
+        doubtful: &Doubtful,
+        unseen: &[(Shape, (u64, u64))],
+        idle: bool,
+        now: Instant,
+    ) {
+        let remaining = reading.remaining.unwrap_or(0);
+        self.shown = Some((remaining, now));
+        if let Some(agreed) = self.agreed {
+            self.settle_window(reading, agreed, now);
         }
+        self.belief.learn(sight, doubtful, unseen);
         if idle && remaining > 0 {
-            self.kept.set_used(used, now);
-            self.settled.set_used(used, now);
-        } else {
-            self.book().tighten(used, now);
+            self.belief.set_used(sight.used, now);
+        }
+    }
+
+    /// A window that was computed from a header that fits a refill: if the next ones do not agree, it is none, and the
+    /// window is the shortest usual one that the resets leave possible.
+    fn settle_window(&mut self, reading: &Reading, agreed: u8, now: Instant) {
+        match reading.inferred_window() {
+            Some(window) if window == self.limit.window => {
+                self.agreed = (agreed + 1 < AGREED).then_some(agreed + 1);
+            }
+            None if reading.reset.is_none_or(|reset| reset.is_zero()) => {}
+            _ => {
+                let hour = Duration::from_secs(3_600);
+                let reset = reading.reset.unwrap_or_default();
+                let window = [MINUTE, hour, DAY].into_iter().find(|window| reset <= *window).unwrap_or(DAY);
+                self.agreed = None;
+                let limit = Limit { window, ..self.limit };
+                self.resize(limit, Source::Header, now);
+            }
         }
     }
 
     /// A refusal of `charge`: nobody passes before `until`, and then one after another, as `charge` would have fitted.
-    pub fn block(&mut self, charge: &Charge, until: Instant) {
+    /// `used` is what the refusal itself says was used.
+    pub(super) fn block(&mut self, charge: &Charge, used: Option<u64>, until: Instant, now: Instant) {
         let n = charge.get(self.limit.dimension).min(self.limit.amount);
-        self.kept.hold(n, until);
-        self.settled.hold(n, until);
+        let amounts = self.amounts(charge);
+        let left = used.map(|used| self.limit.amount.saturating_sub(used));
+        let shown = self.shown.filter(|(_, at)| *at == now).map(|(left, _)| left);
+        let room = left.or(shown).map(|left| left >= n.max(1));
+        self.belief.refused(&amounts, room, until - now, now, self.ground.wall_at(now));
+        // The larger margin is not to be waited for once more.
+        let more = self.ground.margin * (DISTRUST - 1);
+        self.belief.hold(&amounts, until.checked_sub(more).unwrap_or(until).max(now));
+        self.belief.set_margin(self.ground.margin * DISTRUST);
+        let quiet = (self.limit.window * 2).min(MINUTE * 10);
+        self.distrusted_until = Some(until + quiet);
         self.blocked_until = self.blocked_until.max(Some(until));
     }
 
+    /// A request that was let pass to see if it is refused was answered.
+    pub(super) fn test_passed(&mut self, overdrawn: u8, sent: Instant) {
+        self.belief.test_passed(overdrawn, sent);
+    }
+
     /// Changes the number; what was spent stays spent.
-    pub fn resize(&mut self, limit: Limit, source: Source, now: Instant) {
+    pub(super) fn resize(&mut self, limit: Limit, source: Source, now: Instant) {
+        let limit = Limit { shape: limit.shape.or(self.limit.shape), ..limit };
         if (limit.amount, limit.window) != (self.limit.amount, self.limit.window) {
-            self.kept = self.kept.resized(limit.amount, limit.window, now);
-            self.settled = self.settled.resized(limit.amount, limit.window, now);
+            self.belief.resize(limit, now);
             self.blocked_until = None;
         }
         self.limit = limit;
@@ -270,74 +330,24 @@ impl Gate {
     }
 
     /// Whether a header may replace the number by `amount`.
-    pub fn accepts(&self, amount: u64) -> bool {
+    pub(super) fn accepts(&self, amount: u64) -> bool {
         amount > 0 && (amount < self.limit.amount || (amount > self.limit.amount && self.source != Source::Configured))
     }
 
     /// The gate as it stands.
-    pub fn status(&self, now: Instant) -> GateStatus {
-        let book = if self.active == Books::Settled { &self.settled } else { &self.kept };
+    pub(super) fn status(&mut self, now: Instant) -> GateStatus {
+        let (used, full_at) = self.belief.used(now);
+        let rules = self.belief.rules();
+        let left = i128::from(self.limit.amount) - i128::from(used);
         GateStatus {
             limit: self.limit,
+            shapes: self.belief.shapes(),
+            rules: rules.iter().collect(),
             source: self.source.clone(),
-            left: book.level(now),
-            full_in: book.full_at(now) - now,
+            left: left.clamp(i64::MIN.into(), i64::MAX.into()) as i64,
+            full_in: full_at - now,
             blocked_for: self.blocked_until.filter(|until| *until > now).map(|until| until - now),
-            books: self.active,
-            spent: if self.active == Books::Settled { self.spent.saturating_sub(self.unused) } else { self.spent },
-        }
-    }
-
-    /// Holds the server's count against both books. Theoretical arrival times are compared, since they do not age: the
-    /// server's is at most the settled book's if it settles, and at least the kept book's, less what it cannot have
-    /// seen, if it does not.
-    fn compare_books(&mut self, used: u64, unseen: u64, now: Instant) {
-        let noise = self.kept.units_in(self.limit.window / NOISE);
-        let server = self.kept.tat_of(used, now);
-        let refunds_shown = server.saturating_add(self.kept.in_units(unseen)).saturating_add(noise) < self.kept.tat();
-        let refunds_denied = server > self.settled.tat().saturating_add(noise);
-        let vote = match self.active {
-            Books::Kept => refunds_shown && !refunds_denied,
-            Books::Settled => refunds_denied,
-        };
-        self.votes = if vote { self.votes + 1 } else { 0 };
-        if self.votes < VOTES {
-            return;
-        }
-        self.votes = 0;
-        self.active = match self.active {
-            Books::Kept => Books::Settled,
-            Books::Settled => {
-                // The kept book counted refunds that were really used for other requests; the server's number is the truth.
-                self.kept.set_tat(self.settled.tat().max(server));
-                Books::Kept
-            }
-        };
-    }
-
-    fn book(&mut self) -> &mut Bucket {
-        if self.active == Books::Settled { &mut self.settled } else { &mut self.kept }
-    }
-
-    fn other_book(&mut self) -> &mut Bucket {
-        if self.active == Books::Settled { &mut self.kept } else { &mut self.settled }
-    }
-
-    fn mark(&self) -> Before {
-        Before {
-            kept: self.kept.tat(),
-            settled: self.settled.tat(),
-            careful: self.careful.as_ref().map_or(0, |careful| careful.allowance.tat()),
-            untouched: self.careful.as_ref().is_some_and(|careful| careful.untouched),
-        }
-    }
-
-    fn restore(&mut self) {
-        self.kept.set_tat(self.before.kept);
-        self.settled.set_tat(self.before.settled);
-        if let Some(careful) = &mut self.careful {
-            careful.allowance.set_tat(self.before.careful);
-            careful.untouched = self.before.untouched;
+            spent: if rules == Rules::of(&[Rule::Usage]) { self.spent.saturating_sub(self.unused) } else { self.spent },
         }
     }
 }

@@ -1,20 +1,23 @@
 //! All limits of a lane together: a request passes every gate or none.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use super::gate::{Gate, GateStatus, Settlement, Source};
-use crate::cost::{Charge, Limit, MINUTE};
-use crate::providers::Reading;
+use super::change::Change;
+use super::gate::{Gate, GateStatus, Ground, Source};
+use super::paid::Paid;
+use super::sight::Doubtful;
+use crate::cost::{Charge, DAY, Dimension, Limit, MINUTE};
+use crate::providers::{self, Provider, Reading, Rule, Rules};
 
 /// The gates of one lane.
 ///
 /// ```
 /// use std::time::{Duration, Instant};
-/// use tollgate::engine::{Gates, Settlement, Source};
-/// use tollgate::{Charge, Limit};
+/// use tollgate::engine::{Gates, Source};
+/// use tollgate::{Charge, Limit, Provider};
 ///
 /// let now = Instant::now();
-/// let mut gates = Gates::new(Settlement::Never, Duration::ZERO);
+/// let mut gates = Gates::new(Provider::Openai, Duration::ZERO);
 /// gates.set(&[(Limit::rpm(500), Source::Configured), (Limit::tpm(30_000), Source::Configured)], now);
 /// gates.answered();
 ///
@@ -26,10 +29,17 @@ use crate::providers::Reading;
 #[derive(Debug)]
 pub struct Gates {
     gates: Vec<Gate>,
-    settlement: Settlement,
+    provider: Provider,
+    /// The charge rules that are possible, where the user knows better than the provider's profile.
+    rules: Option<Rules>,
     margin: Duration,
+    wall: Option<(Instant, SystemTime)>,
     /// Whether the provider has answered; new gates start carefully until it has.
     answered: bool,
+    stamps: Stamps,
+    /// The gate that a header of each dimension was last read for.
+    fed: [Option<usize>; 4],
+    changes: Vec<Change>,
 }
 
 /// Why a request has to wait: the limit that holds it longest, and until when all limits would let it pass.
@@ -41,19 +51,126 @@ pub struct Wait {
     pub until: Instant,
 }
 
+/// The suspected slices that a request overdrew: a byte for each gate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Overdrawn(u64);
+
+/// What is known of the requests around the one that was answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Around {
+    pub(super) sent: Instant,
+    /// Requests granted after it.
+    pub(super) after: u64,
+    /// Those that had not been answered when it was granted, and those granted since: the server may have seen them or not.
+    pub(super) unanswered: Paid,
+    /// Those that were granted so lately that they may still be on their way.
+    pub(super) lately: Paid,
+    /// What was given back since it was granted.
+    pub(super) given_back: Charge,
+    /// The standard deviation of the tokens of a charge.
+    pub(super) deviation: f64,
+    /// Requests that were refused lately, which the server may have counted or not.
+    pub(super) refused: u64,
+    /// Nothing is under way any more.
+    pub(super) idle: bool,
+}
+
+/// When a server writes its numbers down: as it admits a request, or as it answers. Nobody says; the count of requests
+/// shows it, whenever many were sent in between.
+#[derive(Clone, Copy, Debug, Default)]
+struct Stamps {
+    /// Above zero: at completion.
+    score: i8,
+}
+
+/// When a request reaches the server at the latest, for all that is concluded from its numbers.
+const TRANSIT: Duration = Duration::from_millis(250);
+
+impl Stamps {
+    const SURE: i8 = 3;
+
+    fn at_completion(self) -> bool {
+        self.score >= Self::SURE
+    }
+
+    /// Between which instants the numbers of an answer to a request sent at `sent` were written down.
+    fn written(self, sent: Instant, now: Instant) -> (Instant, Instant) {
+        let now = now.max(sent);
+        if self.at_completion() {
+            (sent.max(now.checked_sub(TRANSIT).unwrap_or(sent)), now)
+        } else if self.score <= -Self::SURE {
+            (sent, now.min(sent + TRANSIT))
+        } else {
+            (sent, now)
+        }
+    }
+
+    /// The server has `seen` so many requests, the books hold `booked`, of which `after` were sent after this one.
+    fn learn(&mut self, seen: u64, booked: u64, after: u64) {
+        let (late, early) = (seen.abs_diff(booked), seen.abs_diff(booked.saturating_sub(after)));
+        // A window that has just ended makes the count small whatever it means.
+        if seen < after / 4 || late.min(early) > after / 4 {
+            return;
+        }
+        if late.saturating_mul(3) < early {
+            self.score = self.score.saturating_add(1).min(Self::SURE * 3);
+        } else if early.saturating_mul(3) < late {
+            self.score = self.score.saturating_sub(1).max(-Self::SURE * 3);
+        }
+    }
+}
+
 impl Gates {
-    /// No limits yet. `margin` is kept back for the jitter of the network (see [`Bucket::with_margin`](super::Bucket::with_margin)).
-    pub fn new(settlement: Settlement, margin: Duration) -> Self {
-        Self { gates: Vec::new(), settlement, margin, answered: false }
+    /// No limits yet. Their shapes and charge rules are those of `provider`'s profile where that knows them; `margin` is
+    /// kept back for the jitter of the network (see [`Bucket::with_margin`](super::Bucket::with_margin)).
+    pub fn new(provider: Provider, margin: Duration) -> Self {
+        Self {
+            gates: Vec::new(),
+            provider,
+            rules: None,
+            margin,
+            wall: None,
+            answered: false,
+            stamps: Stamps::default(),
+            fed: [None; 4],
+            changes: Vec::new(),
+        }
+    }
+
+    /// Charges by one of `rules`, whatever the provider's profile says.
+    #[must_use]
+    pub fn charged_by(mut self, rules: Rules) -> Self {
+        self.rules = Some(rules);
+        self
+    }
+
+    /// What the time of day is at `now`, for limits that go by the calendar. Without it, their days end 24 hours after
+    /// they were set.
+    #[must_use]
+    pub fn at_time_of_day(mut self, now: Instant, wall: SystemTime) -> Self {
+        self.wall = Some((now, wall));
+        self
     }
 
     /// Makes `limits` the limits: those of the same dimension and window change their number and keep what was spent,
     /// others appear full or disappear.
     pub fn set(&mut self, limits: &[(Limit, Source)], now: Instant) {
         self.gates.retain(|gate| limits.iter().any(|(limit, _)| same_kind(limit, &gate.limit())));
+        self.fed = [None; 4];
         for (limit, source) in limits {
             self.set_one(*limit, source.clone(), now);
         }
+    }
+
+    /// Whether no limit is known.
+    pub fn is_empty(&self) -> bool {
+        self.gates.is_empty()
+    }
+
+    /// Whether the provider may still tell a limit that nobody configured: it has not answered yet, and its answers have
+    /// such headers.
+    pub fn expects_limits(&self) -> bool {
+        self.gates.is_empty() && !self.answered && self.provider != Provider::Gemini
     }
 
     /// The limit that could never hold `charge`, if there is one.
@@ -61,28 +178,43 @@ impl Gates {
         self.gates.iter().find(|gate| !gate.can_hold(charge)).map(Gate::limit)
     }
 
-    /// Takes `charge` from every gate, or from none and says which one binds.
-    pub fn reserve(&mut self, charge: &Charge, now: Instant) -> Result<(), Wait> {
-        let Some(refusing) = self.gates.iter_mut().position(|gate| !gate.take(charge, now)) else { return Ok(()) };
-        self.gates[..refusing].iter_mut().for_each(|gate| gate.put_back(charge));
-        // A gate that refused is a gate that is not ready; the default only satisfies the type.
-        Err(self.wait(charge, now).unwrap_or(Wait { limit: self.gates[refusing].limit(), until: now }))
+    /// Takes `charge` from every gate, or from none and says which one binds. Where the request was let pass to see if it is
+    /// refused, tell [`Gates::test_passed`] if it is not.
+    ///
+    /// # Errors
+    /// When it does not fit now.
+    pub fn reserve(&mut self, charge: &Charge, now: Instant) -> Result<Overdrawn, Wait> {
+        if let Some(refusing) = self.gates.iter_mut().position(|gate| !gate.fits(charge, now)) {
+            // A gate that refused is a gate that is not ready; the default only satisfies the type.
+            return Err(self.wait(charge, now).unwrap_or(Wait { limit: self.gates[refusing].limit(), until: now }));
+        }
+        let mut overdrawn = Overdrawn::default();
+        for (i, gate) in self.gates.iter_mut().enumerate() {
+            overdrawn.0 |= u64::from(gate.charge(charge, now)) << (8 * i.min(7));
+        }
+        Ok(overdrawn)
     }
 
     /// What holds `charge` longest; `None` when it fits now. A charge larger than a limit stands for a queue of requests.
-    pub fn wait(&self, charge: &Charge, now: Instant) -> Option<Wait> {
-        let waits = self.gates.iter().map(|gate| Wait { limit: gate.limit(), until: gate.ready_at(charge, now) });
+    pub fn wait(&mut self, charge: &Charge, now: Instant) -> Option<Wait> {
+        let waits = self.gates.iter_mut().map(|gate| Wait { limit: gate.limit(), until: gate.ready_at(charge, now) });
         waits.max_by_key(|wait| wait.until).filter(|wait| wait.until > now)
     }
 
-    /// See [`Gate::refund`].
-    pub fn refund(&mut self, charge: &Charge) {
-        self.gates.iter_mut().for_each(|gate| gate.refund(charge));
+    /// Gives back a charge of `at` that never reached the provider.
+    pub fn refund(&mut self, charge: &Charge, at: Instant) {
+        self.gates.iter_mut().for_each(|gate| gate.refund(charge, at));
     }
 
-    /// See [`Gate::settle`].
-    pub fn settle(&mut self, charged: &Charge, used: &Charge, unseen: &Charge, now: Instant) {
-        self.gates.iter_mut().for_each(|gate| gate.settle(charged, used, unseen, now));
+    /// A request that was charged has ended, however: it is under way no more.
+    pub fn ended(&mut self, charge: &Charge) {
+        self.gates.iter_mut().for_each(|gate| gate.ended(charge));
+    }
+
+    /// Corrects a charge of `at` to what was really used, where real usage is what counts in the end. More used than charged
+    /// becomes debt. `on_its_way` is what the provider may not have seen yet.
+    pub fn settle(&mut self, charged: &Charge, used: &Charge, on_its_way: &Charge, at: Instant, now: Instant) {
+        self.gates.iter_mut().for_each(|gate| gate.settle(charged, used, on_its_way, at, now));
     }
 
     /// See [`Gate::answered`].
@@ -93,46 +225,114 @@ impl Gates {
         self.gates.iter_mut().for_each(Gate::answered);
     }
 
+    /// A request of `sent` that was let pass to see if it is refused was not.
+    pub fn test_passed(&mut self, overdrawn: Overdrawn, sent: Instant) {
+        for (i, gate) in self.gates.iter_mut().enumerate() {
+            gate.test_passed((overdrawn.0 >> (8 * i.min(7))) as u8, sent);
+        }
+    }
+
     /// Takes what the headers of an answer show: each reading goes to the gate that it speaks of, changes its number if
     /// the server's is another, and makes a new gate where nobody configured one.
-    pub fn read(&mut self, readings: &[Reading], unseen: &Charge, idle: bool, now: Instant) {
-        for reading in readings {
+    pub(super) fn read(&mut self, readings: &[Reading], around: &Around, now: Instant) {
+        let mut unseen = Vec::new();
+        // Requests first: their count tells which of the others' tokens the server had seen.
+        let (requests, others): (Vec<_>, Vec<_>) =
+            readings.iter().partition(|reading| reading.dimension == Dimension::Requests);
+        for reading in requests.into_iter().chain(others) {
+            let known = self.gates.len();
             let Some(index) = self.gate_of(reading, now) else { continue };
-            let gate = &mut self.gates[index];
-            let shown = gate.limit();
-            if let Some(amount) = reading.limit.filter(|amount| gate.accepts(*amount)) {
-                gate.resize(Limit { amount, ..shown }, Source::Header, now);
+            self.fed[reading.dimension as usize] = Some(index);
+            let shown = self.gates[index].limit();
+            if let Some(amount) = reading.limit.filter(|amount| self.gates[index].accepts(*amount)) {
+                self.gates[index].resize(Limit { amount, ..shown }, Source::Header, now);
             }
-            gate.read(reading, unseen.get(shown.dimension), idle, now);
+            self.note((index < known).then_some(shown), index);
+            let written = self.stamps.written(around.sent, now);
+            let gate = &mut self.gates[index];
+            let Some(mut sight) = gate.sight(reading, (around.sent, now.max(around.sent)), written) else { continue };
+            if shown.dimension == Dimension::Requests {
+                sight.noise += around.refused;
+                if around.after >= 8.max(shown.amount / 20) {
+                    self.stamps.learn(sight.used, gate.used(now), around.after);
+                }
+                unseen = gate.unseen(&sight);
+            }
+            let doubtful = self.doubtful(shown.dimension, around);
+            let of_requests: &[_] = if shown.dimension == Dimension::Requests { &[] } else { &unseen };
+            let before = self.gates[index].limit();
+            self.gates[index].read(reading, &sight, &doubtful, of_requests, around.idle, now);
+            // It may have found another window.
+            self.note(Some(before), index);
+        }
+    }
+
+    /// Which requests the server may not have seen when it wrote its number down.
+    fn doubtful(&self, dimension: Dimension, around: &Around) -> Doubtful {
+        // A server that writes as it answers has seen all but the latest.
+        let lately = self.stamps.at_completion() && around.lately.requests < around.unanswered.requests;
+        let undone = around.unanswered.by_rule(dimension);
+        let paid = if lately { &around.lately } else { &around.unanswered };
+        Doubtful {
+            requests: paid.requests,
+            amounts: paid.by_rule(dimension),
+            unseen: (0, paid.requests),
+            deviation: if dimension == Dimension::Requests { 0.0 } else { around.deviation },
+            undone: (undone[Rule::Usage], if dimension == Dimension::Tokens { undone[Rule::Tokens] } else { 0 }),
+            given_back: around.given_back.get(dimension),
         }
     }
 
     /// Blocks the gate that a refusal names, which is made if nobody configured it. A refusal that names none blocks the
-    /// gates whose windows are no longer than the wait or a minute. Answers whether there was any to block.
-    pub fn block(&mut self, named: Option<&Limit>, charge: &Charge, wait: Duration, now: Instant) -> bool {
+    /// gates whose windows are no longer than the wait or a minute. `used` is what the refusal says was used. Answers
+    /// whether there was any to block.
+    pub fn block(
+        &mut self,
+        named: Option<&Limit>,
+        used: Option<u64>,
+        charge: &Charge,
+        wait: Duration,
+        now: Instant,
+    ) -> bool {
         let until = now + wait;
         if let Some(named) = named {
-            let index = match self.gates.iter().position(|gate| same_kind(named, &gate.limit())) {
+            let known = self.gates.iter().position(|gate| same_kind(named, &gate.limit()));
+            let before = known.map(|index| self.gates[index].limit());
+            let index = match known {
                 Some(index) if self.gates[index].accepts(named.amount) => self.set_one(*named, Source::Header, now),
                 Some(index) => index,
                 None if named.amount > 0 => self.set_one(*named, Source::Header, now),
                 None => return false,
             };
-            self.gates[index].block(charge, until);
+            self.note(before, index);
+            self.gates[index].block(charge, used, until, now);
             return true;
         }
         let longest = wait.max(MINUTE);
         let mut blocked = false;
         for gate in self.gates.iter_mut().filter(|gate| gate.limit().window <= longest) {
-            gate.block(charge, until);
+            gate.block(charge, None, until, now);
             blocked = true;
         }
         blocked
     }
 
     /// The gates as they stand.
-    pub fn status(&self, now: Instant) -> Vec<GateStatus> {
-        self.gates.iter().map(|gate| gate.status(now)).collect()
+    pub fn status(&mut self, now: Instant) -> Vec<GateStatus> {
+        self.gates.iter_mut().map(|gate| gate.status(now)).collect()
+    }
+
+    /// How the provider's answers changed limits since this was last asked.
+    pub(super) fn take_changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.changes)
+    }
+
+    fn note(&mut self, before: Option<Limit>, index: usize) {
+        let now = self.gates[index].limit();
+        // Where nobody asks, they must not pile up.
+        if before != Some(now) && self.changes.len() < 16 {
+            self.changes.push(Change::Limit { before, now });
+        }
     }
 
     fn set_one(&mut self, limit: Limit, source: Source, now: Instant) -> usize {
@@ -140,28 +340,63 @@ impl Gates {
             self.gates[index].resize(limit, source, now);
             return index;
         }
-        let mut gate = Gate::new(limit, source, self.settlement, self.margin, now);
-        if self.answered {
-            gate.answered();
-        }
+        let gate = self.new_gate(limit, source, now);
         self.gates.push(gate);
         self.gates.len() - 1
     }
 
-    /// The gate that `reading` speaks of. The window decides where the header tells it; otherwise an equal number does,
-    /// or being the only gate of its dimension. A limit that nobody configured becomes a gate once its window is known.
-    fn gate_of(&mut self, reading: &Reading, now: Instant) -> Option<usize> {
-        let of_dimension = |gate: &Gate| gate.limit().dimension == reading.dimension;
-        let amount = reading.limit?;
-        if let Some(window) = reading.window.or_else(|| reading.inferred_window()) {
-            return match self.gates.iter().position(|gate| of_dimension(gate) && gate.limit().window == window) {
-                None if amount > 0 => {
-                    Some(self.set_one(Limit::new(reading.dimension, amount, window), Source::Header, now))
-                }
-                found => found,
-            };
+    fn new_gate(&self, limit: Limit, source: Source, now: Instant) -> Gate {
+        let own = Rules::of_provider(self.provider, limit.dimension);
+        let rules = match self.rules {
+            Some(rules) if limit.dimension != Dimension::Requests => rules,
+            _ => own,
+        };
+        let wall = self.wall.unwrap_or((now, SystemTime::UNIX_EPOCH));
+        let ground = Ground { margin: self.margin, wall };
+        let mut gate = Gate::new(limit, providers::shape_of(self.provider, &limit), rules, source, ground, now);
+        if self.answered {
+            gate.answered();
         }
-        self.gates.iter().position(|gate| of_dimension(gate) && gate.limit().amount == amount)
+        gate
+    }
+
+    /// The gate that `reading` speaks of: by its window where the header tells that, else by its number, else by the
+    /// window that is computed from it, else the one that the same header was read for before. A limit that nobody
+    /// configured becomes a gate.
+    fn gate_of(&mut self, reading: &Reading, now: Instant) -> Option<usize> {
+        let amount = reading.limit?;
+        let of_dimension = |gate: &Gate| gate.limit().dimension == reading.dimension;
+        let position = |gates: &[Gate], fits: &dyn Fn(Limit) -> bool| {
+            gates.iter().position(|gate| of_dimension(gate) && fits(gate.limit()))
+        };
+        let computed = reading.inferred_window();
+        if let Some(window) = reading.window {
+            let found = position(&self.gates, &|limit| limit.window == window);
+            return found.or_else(|| {
+                let limit = Limit::new(reading.dimension, amount, window);
+                (amount > 0).then(|| self.set_one(limit, Source::Header, now))
+            });
+        }
+        let found = position(&self.gates, &|limit| limit.amount == amount && Some(limit.window) == computed)
+            .or_else(|| position(&self.gates, &|limit| limit.amount == amount))
+            .or_else(|| position(&self.gates, &|limit| Some(limit.window) == computed))
+            .or(self.fed[reading.dimension as usize]);
+        if found.is_some() || amount == 0 {
+            return found;
+        }
+        // Where it cannot be computed, as from a reset that is cut to zero, it is a minute until it can.
+        let window = computed.unwrap_or(match reading.reset {
+            Some(reset) if reset > Duration::from_secs(3_600) => DAY,
+            _ => MINUTE,
+        });
+        // Configured limits of this dimension are all there are, unless the header's window says that this is another.
+        if computed.is_none() && self.gates.iter().any(of_dimension) {
+            return None;
+        }
+        let limit = Limit::new(reading.dimension, amount, window);
+        let gate = self.new_gate(limit, Source::Header, now).tentative();
+        self.gates.push(gate);
+        Some(self.gates.len() - 1)
     }
 }
 
@@ -175,7 +410,7 @@ mod tests {
     use crate::cost::Dimension;
 
     fn gates(limits: &[Limit], now: Instant) -> Gates {
-        let mut gates = Gates::new(Settlement::Never, Duration::ZERO);
+        let mut gates = Gates::new(Provider::Openai, Duration::ZERO);
         gates.set(&configured(limits), now);
         gates.answered();
         gates
@@ -185,7 +420,20 @@ mod tests {
         limits.iter().map(|limit| (*limit, Source::Configured)).collect()
     }
 
-    fn left(gates: &Gates, now: Instant) -> Vec<i64> {
+    fn around(now: Instant) -> Around {
+        Around {
+            sent: now,
+            after: 0,
+            unanswered: Paid::default(),
+            lately: Paid::default(),
+            given_back: Charge::default(),
+            deviation: 0.0,
+            refused: 0,
+            idle: false,
+        }
+    }
+
+    fn left(gates: &mut Gates, now: Instant) -> Vec<i64> {
         gates.status(now).iter().map(|gate| gate.left).collect()
     }
 
@@ -197,7 +445,7 @@ mod tests {
         let wait = gates.reserve(&Charge::tokens(700, 0), now).unwrap_err();
         assert_eq!(wait.limit, Limit::tpd(1_500), "the day limit holds longest");
         assert_eq!(wait.until - now, Duration::from_millis(5_760_000));
-        assert_eq!(left(&gates, now), [9, 100, 600]);
+        assert_eq!(left(&mut gates, now), [9, 100, 600]);
     }
 
     #[test]
@@ -206,7 +454,7 @@ mod tests {
         let mut gates = gates(&[Limit::rpm(10), Limit::tpm(1_000)], now);
         gates.reserve(&Charge::tokens(900, 0), now).unwrap();
         gates.set(&configured(&[Limit::tpm(2_000), Limit::tpd(5_000)]), now);
-        assert_eq!(left(&gates, now), [1_100, 5_000]);
+        assert_eq!(left(&mut gates, now), [1_100, 5_000]);
     }
 
     #[test]
@@ -221,8 +469,8 @@ mod tests {
             window: None,
             rounding: 0,
         };
-        gates.read(&[reading], &Charge::default(), false, now);
-        assert_eq!(left(&gates, now), [500, 100]);
+        gates.read(&[reading], &around(now), now);
+        assert_eq!(left(&mut gates, now), [500, 100]);
     }
 
     #[test]
@@ -237,11 +485,11 @@ mod tests {
             window: Some(MINUTE),
             rounding: 0,
         };
-        gates.read(std::slice::from_ref(&reading), &Charge::default(), false, now);
+        gates.read(std::slice::from_ref(&reading), &around(now), now);
         assert_eq!(gates.status(now)[0].limit, Limit::tpm(600));
         reading.limit = Some(5_000);
         let mut gates = self::gates(&[Limit::tpm(1_000)], now);
-        gates.read(&[reading], &Charge::default(), false, now);
+        gates.read(&[reading], &around(now), now);
         assert_eq!(gates.status(now)[0].limit, Limit::tpm(1_000));
     }
 }

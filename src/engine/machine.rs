@@ -1,23 +1,34 @@
 //! The scheduler of one lane as a value: submit, cancel, poll, finish, observe, and when to ask again.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use thiserror::Error;
 
+use super::breaker::{Breaker, BreakerStatus};
+use super::ceiling::{Ceiling, CeilingStatus};
+use super::change::Change;
 use super::gate::{GateStatus, Source};
-use super::gates::{Gates, Wait};
+use super::gates::{Around, Gates, Overdrawn};
+use super::paid::Paid;
+use super::places::Places;
+use super::predict::{Guess, Predictions, Predictors};
 use super::queue::{Entry, Place, Priority, Queue, Tenant};
+use super::rate::Rate;
 use super::retry::RetryBudget;
 use crate::cost::{Charge, Limit};
-use crate::providers::{Failure, Reading};
+use crate::providers::{Class, Failure, Reading};
 
 /// What a request asks of a lane.
 #[derive(Clone, Debug, Default)]
 pub struct Ask {
     /// What it will take.
     pub charge: Charge,
+    /// Where that depends on how long the answer will be: what to guess it from, instead of `charge`. The guess is made
+    /// anew when its turn comes.
+    pub guess: Option<Arc<Guess>>,
     /// How urgent it is.
     pub priority: Priority,
     /// In whose name it waits.
@@ -42,9 +53,18 @@ pub struct Grant {
     pub charge: Charge,
     /// When it was granted.
     pub at: Instant,
-    /// Everything granted before and with it, to tell what the provider had not seen yet when it answered.
-    granted_until: Charge,
+    /// Requests granted before and with it.
+    requests: u64,
+    /// Everything that had ended by then: whatever its answer shows, the provider had seen these.
+    done: Paid,
+    /// Everything that had been given back by then.
+    given_back: Charge,
+    /// What it was let pass to test.
+    test: Overdrawn,
+    guess: Option<Arc<Guess>>,
     ticket: Ticket,
+    /// How the breaker knows it.
+    number: u64,
 }
 
 impl Grant {
@@ -56,6 +76,7 @@ impl Grant {
 
 /// What became of a request that was submitted.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is on the stack for a moment; a box would cost every request")]
 pub enum Submitted {
     /// It may be sent now.
     Granted(Grant),
@@ -91,6 +112,17 @@ pub enum Refusal {
         starts_in: Duration,
         /// The limit that holds it.
         binding: Option<Limit>,
+    },
+    /// The provider is failing, and the breaker is open: nothing is sent but probes. The request cannot start in time, or
+    /// the provider has been failing for longer than anybody waits.
+    #[error(
+        "the provider is failing ({last:?}) and the next probe is in {probe_in:.1?}; send again later, or let the request wait longer"
+    )]
+    BreakerOpen {
+        /// The last failure.
+        last: Class,
+        /// When the next request may go to see whether it is over; zero while one is under way.
+        probe_in: Duration,
     },
     /// The lane's queue is full.
     #[error("{waiting} requests wait already, as many as may; submit fewer at a time or raise the queue's bound")]
@@ -132,14 +164,25 @@ pub struct Forecast {
     pub starts_in: Duration,
     /// How many go before it.
     pub ahead: usize,
-    /// The limit that holds it; `None` if it would start at once, or waits for a free place or a pause to end.
+    /// The limit that holds it; `None` if it would start at once, or something else holds it.
     pub binding: Option<Limit>,
+    /// What holds it, where that is not a limit.
+    pub held_by: Option<Hold>,
 }
 
-impl Forecast {
-    fn too_late(&self) -> Refusal {
-        Refusal::Deadline { starts_in: self.starts_in, binding: self.binding }
-    }
+/// What may hold a request besides the limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Hold {
+    /// A pause that the provider asked for.
+    Pause,
+    /// The provider is failing, see [`Breaker`]: the wait is that for the next probe, and nobody knows the rest.
+    Breaker,
+    /// The ceiling on the sending rate, see [`Ceiling`].
+    Ceiling,
+    /// As many requests are under way as may be, see [`Places`]. When one of them ends is told from how they ended lately.
+    Places,
 }
 
 /// A lane as it stands; all of it at one instant.
@@ -152,6 +195,12 @@ pub struct LaneStatus {
     pub waiting: usize,
     /// Requests that are under way.
     pub in_flight: u32,
+    /// As many as may be; it moves where it adapts to the server.
+    pub max_in_flight: Option<u32>,
+    /// The sending rate that the provider bears, if it has complained.
+    pub ceiling: Option<CeilingStatus>,
+    /// The breaker, if it is open: the provider is failing.
+    pub breaker: Option<BreakerStatus>,
     /// Time until the lane goes on, if the provider asked for a pause.
     pub paused_for: Option<Duration>,
     /// What holds the request at the front.
@@ -164,20 +213,26 @@ pub struct LaneStatus {
     pub estimated: Charge,
     /// … and what they used.
     pub used: Charge,
+    /// How well outputs without a cap were guessed.
+    pub predictions: Predictions,
 }
 
 /// A request that was granted this long ago has reached the provider, or will not be missed.
 const TRANSIT: Duration = Duration::from_secs(1);
+/// With no limit known, the others wait for the first answer this long.
+const SCOUT: Duration = Duration::from_secs(10);
+/// Whether refused requests count is not told; those of this time may or may not be in the provider's number.
+const REFUSALS: Duration = Duration::from_secs(120);
 
 /// The scheduler of one lane. `T` travels with a waiting request and comes back with its grant.
 ///
 /// ```
 /// use std::time::{Duration, Instant};
-/// use tollgate::engine::{Ask, End, Gates, Machine, Settlement, Source, Submitted, Wake};
-/// use tollgate::{Charge, Limit};
+/// use tollgate::engine::{Ask, End, Gates, Machine, Source, Submitted, Wake};
+/// use tollgate::{Charge, Limit, Provider};
 ///
 /// let now = Instant::now();
-/// let mut gates = Gates::new(Settlement::Never, Duration::ZERO);
+/// let mut gates = Gates::new(Provider::Openai, Duration::ZERO);
 /// gates.set(&[(Limit::tpm(1_000), Source::Configured)], now);
 /// let mut lane = Machine::new(gates, now);
 /// let ask = || Ask { charge: Charge::tokens(900, 0), ..Ask::default() };
@@ -198,15 +253,33 @@ const TRANSIT: Duration = Duration::from_secs(1);
 pub struct Machine<T> {
     gates: Gates,
     queue: Queue<T>,
+    predictors: Predictors,
     /// The retries that the lane may still make.
     pub budget: RetryBudget,
-    max_in_flight: Option<u32>,
+    places: Places,
+    ceiling: Ceiling,
+    breaker: Breaker,
+    /// Who has probed while the breaker was open.
+    tried: Vec<Place>,
+    /// Requests that ended, to tell when the next one will.
+    ended: Rate,
     max_waiting: usize,
     in_flight: u32,
     arrivals: u64,
-    granted: Charge,
+    /// Everything granted, less what never reached the provider, corrected to real usage as that becomes known.
+    granted: Paid,
+    /// The part of it that has ended.
+    done: Paid,
     /// When the last two marks were made, at least [`TRANSIT`] apart, and what had been granted before.
-    marks: [(Instant, Charge); 2],
+    marks: [(Instant, Paid); 2],
+    /// What the requests under way were charged.
+    under_way: Charge,
+    /// What was reserved and not used, in all.
+    given_back: Charge,
+    /// The squares of the tokens of every charge, to tell how much one differs from another.
+    squares: f64,
+    /// Refused requests, and when the last one was.
+    refused: (u64, Option<Instant>),
     estimated: Charge,
     used: Charge,
     admitted: u64,
@@ -222,13 +295,23 @@ impl<T> Machine<T> {
         Self {
             gates,
             queue: Queue::new(HashMap::new(), Duration::from_secs(60)),
+            predictors: Predictors::default(),
             budget: RetryBudget::new(now),
-            max_in_flight: None,
+            places: Places::new(None),
+            ceiling: Ceiling::new(now),
+            breaker: Breaker::new(Duration::from_secs(300)),
+            tried: Vec::new(),
+            ended: Rate::new(now),
             max_waiting: usize::MAX,
             in_flight: 0,
             arrivals: 0,
-            granted: Charge::default(),
-            marks: [(now, Charge::default()); 2],
+            granted: Paid::default(),
+            done: Paid::default(),
+            marks: [(now, Paid::default()); 2],
+            under_way: Charge::default(),
+            given_back: Charge::default(),
+            squares: 0.0,
+            refused: (0, None),
             estimated: Charge::default(),
             used: Charge::default(),
             admitted: 0,
@@ -242,8 +325,22 @@ impl<T> Machine<T> {
     /// At most so many requests under way and so many waiting.
     #[must_use]
     pub fn bounded(mut self, max_in_flight: Option<u32>, max_waiting: usize) -> Self {
-        self.max_in_flight = max_in_flight;
+        self.places = Places::new(max_in_flight);
         self.max_waiting = max_waiting;
+        self
+    }
+
+    /// Within that bound, as many requests under way as the server works on without a long queue; see [`Places`].
+    #[must_use]
+    pub fn adaptive(mut self, now: Instant) -> Self {
+        self.places = self.places.adaptive(now);
+        self
+    }
+
+    /// How long requests wait for a provider that fails, before they are refused. Default 300 s.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.breaker = Breaker::new(patience);
         self
     }
 
@@ -251,6 +348,13 @@ impl<T> Machine<T> {
     #[must_use]
     pub fn turns(mut self, weights: HashMap<Tenant, u32>, ageing: Duration) -> Self {
         self.queue = Queue::new(weights, ageing);
+        self
+    }
+
+    /// How outputs without a cap are guessed.
+    #[must_use]
+    pub fn predicting(mut self, predictors: Predictors) -> Self {
+        self.predictors = predictors;
         self
     }
 
@@ -270,9 +374,10 @@ impl<T> Machine<T> {
     /// # Errors
     /// The outer one as [`Machine::submit`], the inner one when it would have to wait.
     pub fn try_submit(&mut self, ask: Ask, now: Instant) -> Result<Result<Grant, Forecast>, Refusal> {
+        let ask = self.priced(ask);
         self.check(&ask)?;
         let place = self.newcomer(ask.priority, ask.tenant.clone(), ask.arrival);
-        let granted = self.grant_at_once(place, ask.charge, now);
+        let granted = self.grant_at_once(place, ask.charge, &ask.guess, now);
         Ok(granted.map_err(|_| self.forecast(&ask, now)))
     }
 
@@ -281,25 +386,30 @@ impl<T> Machine<T> {
     /// # Errors
     /// When it can never pass, cannot meet its deadline, finds the queue full or the lane closed. Nothing is spent then.
     pub fn submit(&mut self, ask: Ask, payload: impl FnOnce() -> T, now: Instant) -> Result<Submitted, Refusal> {
+        let ask = self.priced(ask);
         self.check(&ask)?;
         let place = match ask.again {
             Some(Ticket(place)) => place,
             None => self.newcomer(ask.priority, ask.tenant, ask.arrival),
         };
-        let place = match self.grant_at_once(place, ask.charge, now) {
+        let place = match self.grant_at_once(place, ask.charge, &ask.guess, now) {
             Ok(grant) => return Ok(Submitted::Granted(grant)),
             Err(place) => place,
         };
+        if let Some(refusal) = self.hopeless(now) {
+            return Err(refusal);
+        }
         if self.queue.len() >= self.max_waiting {
             return Err(Refusal::QueueFull { waiting: self.queue.len() });
         }
         if let Some(deadline) = ask.deadline {
             let forecast = self.forecast_at(&place, &ask.charge, now);
             if forecast.starts_in > deadline.saturating_duration_since(now) {
-                return Err(forecast.too_late());
+                return Err(self.too_late(&forecast, now));
             }
         }
-        let entry = Entry { charge: ask.charge, since: now, deadline: ask.deadline, payload: payload() };
+        let Ask { charge, guess, deadline, .. } = ask;
+        let entry = Entry { charge, guess, since: now, deadline, payload: payload() };
         self.queue.insert(place.clone(), entry);
         Ok(Submitted::Queued(Ticket(place)))
     }
@@ -318,75 +428,188 @@ impl<T> Machine<T> {
     /// Hands out every request that may be sent now or has waited too long, and answers when to ask again; `None` means
     /// not before something happens.
     pub fn poll(&mut self, now: Instant, out: &mut Vec<Wake<T>>) -> Option<Instant> {
+        if let Some(refusal) = self.hopeless(now) {
+            while let Some(entry) =
+                self.queue.next(now).map(|(place, _)| place).and_then(|place| self.queue.remove(&place))
+            {
+                out.push(Wake::Refused(refusal.clone(), entry.payload));
+            }
+        }
+        // Who cannot make it to the next probe need not wait for that.
+        let shut_until = self.breaker.shut_until(now).unwrap_or(now);
         while let Some((deadline, place)) =
-            self.queue.first_deadline().filter(|(deadline, _)| *deadline <= now).cloned()
+            self.queue.first_deadline().filter(|(deadline, _)| *deadline <= now || *deadline < shut_until).cloned()
         {
             let Some(entry) = self.queue.get(&place) else { break };
-            let forecast = self.forecast_at(&place, &entry.charge, now);
-            let waited = now.saturating_duration_since(entry.since);
+            let (charge, waited) = (entry.charge, now.saturating_duration_since(entry.since));
+            let forecast = self.forecast_at(&place, &charge, now);
             // On the deadline itself a request that fits still goes.
             if deadline == now && forecast.ahead == 0 && forecast.starts_in.is_zero() {
                 break;
             }
             let Some(entry) = self.queue.remove(&place) else { break };
-            let starts_in = waited + forecast.starts_in;
-            out.push(Wake::Refused(Refusal::Deadline { starts_in, binding: forecast.binding }, entry.payload));
+            let forecast = Forecast { starts_in: waited + forecast.starts_in, ..forecast };
+            out.push(Wake::Refused(self.too_late(&forecast, now), entry.payload));
         }
         let wake = self.grant_due(now, out);
         let deadline = self.queue.first_deadline().map(|(deadline, _)| *deadline);
-        [wake, deadline].into_iter().flatten().min()
+        let hopeless = self.breaker.hopeless_at().filter(|_| self.queue.len() > 0);
+        [wake, deadline, hopeless].into_iter().flatten().min()
     }
 
     fn grant_due(&mut self, now: Instant, out: &mut Vec<Wake<T>>) -> Option<Instant> {
-        while self.has_place() {
-            let (place, entry) = self.queue.next(now)?;
-            if let Some(until) = self.paused_until.filter(|until| now < *until) {
-                return Some(until);
+        while self.queue.len() > 0 {
+            if let Err(until) = self.open(now) {
+                return until;
             }
-            let charge = entry.charge;
+            let (place, charge) = self.front(now)?;
             if let Some(limit) = self.gates.too_small_for(&charge) {
                 let entry = self.queue.remove(&place)?;
                 let refusal = Refusal::TooLarge { limit, size: charge.get(limit.dimension) };
                 out.push(Wake::Refused(refusal, entry.payload));
                 continue;
             }
-            if let Err(wait) = self.gates.reserve(&charge, now) {
-                return Some(wait.until);
-            }
+            let test = match self.gates.reserve(&charge, now) {
+                Ok(test) => test,
+                Err(wait) => return Some(wait.until),
+            };
             let entry = self.queue.grant(&place)?;
-            out.push(Wake::Granted(self.grant(place, charge, now), entry.payload));
+            out.push(Wake::Granted(self.grant(place, charge, entry.guess, test, now), entry.payload));
         }
         None
     }
 
+    /// The request that goes next. A probe is made by one that has not tried yet, as long as there is one: a request that
+    /// makes the provider fail must not keep the others from it.
+    fn front(&mut self, now: Instant) -> Option<(Place, Charge)> {
+        let mut aside = Vec::new();
+        while self.breaker.is_open()
+            && let Some((place, _)) = self.queue.next(now)
+            && self.tried.contains(&place)
+            && let Some(entry) = self.queue.remove(&place)
+        {
+            aside.push((place, entry));
+        }
+        if self.queue.len() == 0 {
+            self.tried.clear();
+        }
+        let charge = |entry: &Entry<T>| entry.guess.as_ref().map_or(entry.charge, |guess| self.guessed(guess));
+        let front = self.queue.next(now).map(|(place, entry)| (place, charge(entry)));
+        for (place, entry) in aside {
+            self.queue.insert(place, entry);
+        }
+        front.or_else(|| self.queue.next(now).map(|(place, entry)| (place, entry.charge)))
+    }
+
     /// Takes a grant back, corrects the books, and then takes the limits that the answer's headers show.
     pub fn finish(&mut self, grant: Grant, end: End, readings: &[Reading], now: Instant) {
+        let Grant { charge, at, test, ref guess, .. } = grant;
         self.in_flight = self.in_flight.saturating_sub(1);
-        let unseen = self.unseen(&grant, now);
+        self.under_way = self.under_way.minus(&charge);
+        self.ended.count(now);
+        self.gates.ended(&charge);
         match end {
             End::Unsent => {
-                self.gates.refund(&grant.charge);
+                self.gates.refund(&charge, at);
+                self.granted.remove(&charge);
+                self.ceiling.refund();
                 self.admitted = self.admitted.saturating_sub(1);
             }
-            End::Unknown => {}
+            End::Unknown => self.done.add(&charge),
             End::Refused => {
-                let tokens = Charge { requests: 0, ..grant.charge };
-                self.gates.refund(&tokens);
+                let tokens = Charge { requests: 0, ..charge };
+                self.gates.refund(&tokens, at);
+                self.granted.remove(&tokens);
+                self.done.add(&charge.minus(&tokens));
+                let (count, last) = self.refused;
+                let lately = last.is_some_and(|last| now.saturating_duration_since(last) < REFUSALS);
+                self.refused = (if lately { count + 1 } else { 1 }, Some(now));
             }
             End::Used(used) => {
-                self.gates.settle(&grant.charge, &used, &unseen, now);
-                self.estimated = self.estimated.plus(&grant.charge);
+                // What the provider never took cannot have been lost in a bucket that it saw full.
+                let never_taken = guess.as_ref().is_some_and(|guess| guess.is_ours_alone());
+                let lately = if never_taken { Charge::default() } else { self.lately(now).charge() };
+                self.gates.settle(&charge, &used, &lately.at_most(&self.under_way), at, now);
+                self.done.add(&charge);
+                self.done.correct(&charge, &used);
+                self.granted.correct(&charge, &used);
+                self.given_back = self.given_back.plus(&charge.minus(&used));
+                self.estimated = self.estimated.plus(&charge);
                 self.used = self.used.plus(&used);
             }
         }
-        self.gates.read(readings, &unseen, self.in_flight == 0, now);
+        let answered = matches!(end, End::Used(_)) || (end == End::Unknown && !readings.is_empty());
+        if answered && test != Overdrawn::default() {
+            self.gates.test_passed(test, at);
+        }
+        let around = self.around(&grant, self.in_flight == 0, now);
+        self.gates.read(readings, &around, now);
+        if end != End::Unsent && self.gates.is_empty() {
+            self.gates.answered();
+        }
+    }
+
+    /// Learns how many tokens of output a granted request really used, where they had to be guessed.
+    pub fn learn(&mut self, grant: &Grant, output: u64) {
+        if let Some(guess) = &grant.guess {
+            self.predictors.observe(guess, grant.charge.output_tokens, output);
+        }
+    }
+
+    /// The request of `grant`, which is about to be [finished](Machine::finish), was answered well.
+    pub fn went_well(&mut self, grant: &Grant, end: End, now: Instant) {
+        let tokens = if let End::Used(used) = end { Some(used.output_tokens) } else { None };
+        self.ceiling.went_well(now);
+        self.places.went_well(grant.at, tokens, now);
+        self.breaker.answered(grant.number, Some(now.saturating_duration_since(grant.at)), now);
+    }
+
+    /// The answer to `grant` has begun: the provider is back, if it was failing.
+    pub fn began(&mut self, grant: &Grant, now: Instant) {
+        if self.breaker.is_open() {
+            self.breaker.answered(grant.number, None, now);
+        }
+    }
+
+    /// The request of `grant`, which is about to be [finished](Machine::finish), failed.
+    pub fn failed(&mut self, grant: &Grant, failure: &Failure, now: Instant) {
+        if let Some(hold) = failure.slow_down() {
+            self.ceiling.slow_down(failure.class == Class::SlowDown, hold, grant.at, now);
+        }
+        if matches!(failure.class, Class::Overloaded | Class::Timeout | Class::CapacityUnavailable) {
+            self.places.overloaded(grant.at, now);
+        }
+        let Grant { number, at, ticket: Ticket(place), .. } = grant;
+        if failure.is_outage() {
+            let others = self.queue.len() > 0;
+            self.breaker.failed(*number, place.arrival, failure, others, *at, now);
+        } else {
+            self.breaker.answered(*number, None, now);
+        }
+    }
+
+    /// Whether the provider is failing, so that nothing is sent but probes.
+    pub fn is_failing(&self) -> bool {
+        self.breaker.is_open()
+    }
+
+    /// When waiting will have lost its sense because the provider has been failing for so long; `None` while it does not.
+    pub fn hopeless_at(&self) -> Option<Instant> {
+        self.breaker.hopeless_at()
+    }
+
+    /// What changed since this was last asked, for events.
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        let mut changes = self.breaker.take_changes();
+        changes.append(&mut self.gates.take_changes());
+        changes
     }
 
     /// Takes the limits that the headers of a running request show, as a stream sends them at its beginning. They only
     /// tighten, since the request's own end is still to come.
     pub fn observe(&mut self, grant: &Grant, readings: &[Reading], now: Instant) {
-        let unseen = self.unseen(grant, now);
-        self.gates.read(readings, &unseen, false, now);
+        let around = self.around(grant, false, now);
+        self.gates.read(readings, &around, now);
     }
 
     /// The provider has answered something: the careful start is over.
@@ -395,9 +618,9 @@ impl<T> Machine<T> {
     }
 
     /// The provider refused a `charge` for a limit: everybody waits for that limit, and comes back one after another.
-    /// Which limit it was may not be known.
-    pub fn block(&mut self, named: Option<&Limit>, charge: &Charge, wait: Duration, now: Instant) {
-        if !self.gates.block(named, charge, wait, now) {
+    /// Which limit it was may not be known; `used` is what the refusal says was used of it.
+    pub fn block(&mut self, named: Option<&Limit>, used: Option<u64>, charge: &Charge, wait: Duration, now: Instant) {
+        if !self.gates.block(named, used, charge, wait, now) {
             self.pause(wait, now);
         }
     }
@@ -411,33 +634,38 @@ impl<T> Machine<T> {
     ///
     /// # Errors
     /// When [`Machine::submit`] would refuse it.
-    pub fn try_forecast(&self, ask: &Ask, now: Instant) -> Result<Forecast, Refusal> {
+    pub fn try_forecast(&mut self, ask: &Ask, now: Instant) -> Result<Forecast, Refusal> {
+        let ask = &self.priced(ask.clone());
         self.check(ask)?;
         let forecast = self.forecast(ask, now);
         match ask.deadline.map(|deadline| deadline.saturating_duration_since(now)) {
-            Some(left) if forecast.starts_in > left => Err(forecast.too_late()),
+            Some(left) if forecast.starts_in > left => Err(self.too_late(&forecast, now)),
             _ => Ok(forecast),
         }
     }
 
-    fn forecast(&self, ask: &Ask, now: Instant) -> Forecast {
+    fn forecast(&mut self, ask: &Ask, now: Instant) -> Forecast {
         let newcomer = Place { priority: ask.priority, tenant: ask.tenant.clone(), arrival: u64::MAX };
         self.forecast_at(&newcomer, &ask.charge, now)
     }
 
     /// When a waiting request will start; `None` when it waits no longer.
-    pub fn explain(&self, ticket: &Ticket, now: Instant) -> Option<Forecast> {
-        let entry = self.queue.get(&ticket.0)?;
-        Some(self.forecast_at(&ticket.0, &entry.charge, now))
+    pub fn explain(&mut self, ticket: &Ticket, now: Instant) -> Option<Forecast> {
+        let charge = self.queue.get(&ticket.0)?.charge;
+        Some(self.forecast_at(&ticket.0, &charge, now))
     }
 
     /// The lane as it stands.
-    pub fn status(&self, now: Instant) -> LaneStatus {
-        let front = self.queue.next(now).and_then(|(_, entry)| self.gates.wait(&entry.charge, now));
+    pub fn status(&mut self, now: Instant) -> LaneStatus {
+        let front = self.queue.next(now).map(|(_, entry)| entry.charge);
+        let front = front.and_then(|charge| self.gates.wait(&charge, now));
         LaneStatus {
             gates: self.gates.status(now),
             waiting: self.queue.len(),
             in_flight: self.in_flight,
+            max_in_flight: self.places.limit(),
+            ceiling: self.ceiling.status(now),
+            breaker: self.breaker.status(now),
             paused_for: self.paused_until.filter(|until| *until > now).map(|until| until - now),
             binding: front.map(|wait| wait.limit),
             admitted: self.admitted,
@@ -447,6 +675,7 @@ impl<T> Machine<T> {
                 .map_or(Duration::ZERO, |(last, first)| last.saturating_duration_since(first)),
             estimated: self.estimated,
             used: self.used,
+            predictions: self.predictors.record(),
         }
     }
 
@@ -460,11 +689,6 @@ impl<T> Machine<T> {
         self.in_flight
     }
 
-    /// Whether one more may be under way.
-    pub fn has_place(&self) -> bool {
-        self.max_in_flight.is_none_or(|max| self.in_flight < max)
-    }
-
     /// Whether nothing waits and nothing is under way.
     pub fn is_idle(&self) -> bool {
         self.queue.len() == 0 && self.in_flight == 0
@@ -473,6 +697,28 @@ impl<T> Machine<T> {
     /// Takes no new requests from now on; those that wait and retries of those under way still go.
     pub fn close(&mut self) {
         self.closed = true;
+    }
+
+    /// What a request that came now would be charged: as it says, or as is guessed for it.
+    pub fn charge(&self, ask: &Ask) -> Charge {
+        ask.guess.as_ref().map_or(ask.charge, |guess| self.guessed(guess))
+    }
+
+    fn priced(&self, ask: Ask) -> Ask {
+        Ask { charge: self.charge(&ask), ..ask }
+    }
+
+    /// The charge by what the lane has learned. A guess is no reason to refuse: one that no limit could hold is halved
+    /// until it fits.
+    fn guessed(&self, guess: &Guess) -> Charge {
+        let mut output = self.predictors.predict(guess);
+        loop {
+            let charge = guess.charge(output);
+            if output == 0 || self.gates.too_small_for(&charge).is_none() {
+                return charge;
+            }
+            output /= 2;
+        }
     }
 
     fn check(&self, ask: &Ask) -> Result<(), Refusal> {
@@ -492,45 +738,144 @@ impl<T> Machine<T> {
     }
 
     /// Gives the place back if it has to wait.
-    fn grant_at_once(&mut self, place: Place, charge: Charge, now: Instant) -> Result<Grant, Place> {
-        let free = self.queue.len() == 0 && self.has_place() && !self.is_paused(now);
-        if free && self.gates.reserve(&charge, now).is_ok() { Ok(self.grant(place, charge, now)) } else { Err(place) }
+    fn grant_at_once(
+        &mut self,
+        place: Place,
+        charge: Charge,
+        guess: &Option<Arc<Guess>>,
+        now: Instant,
+    ) -> Result<Grant, Place> {
+        let free = self.queue.len() == 0 && self.open(now).is_ok();
+        let reserved = free.then(|| self.gates.reserve(&charge, now));
+        if let Some(Ok(test)) = reserved { Ok(self.grant(place, charge, guess.clone(), test, now)) } else { Err(place) }
     }
 
-    fn forecast_at(&self, place: &Place, charge: &Charge, now: Instant) -> Forecast {
+    fn forecast_at(&mut self, place: &Place, charge: &Charge, now: Instant) -> Forecast {
         let ahead = self.queue.ahead(place);
         let wait = self.gates.wait(&ahead.charge.plus(charge), now);
-        let pause = self.paused_until.unwrap_or(now).max(now);
-        let Wait { until, .. } = wait.unwrap_or(Wait { limit: Limit::rpm(0), until: now });
+        let (held_by, held_until) = self.held(ahead.count, now);
+        let limited_until = wait.map_or(now, |wait| wait.until);
         Forecast {
-            starts_in: until.max(pause) - now,
+            starts_in: limited_until.max(held_until) - now,
             ahead: ahead.count,
-            binding: wait.filter(|wait| wait.until >= pause).map(|wait| wait.limit),
+            binding: wait.filter(|wait| wait.until >= held_until).map(|wait| wait.limit),
+            held_by: (held_until > limited_until).then_some(held_by),
         }
     }
 
-    fn grant(&mut self, place: Place, charge: Charge, now: Instant) -> Grant {
+    fn too_late(&self, forecast: &Forecast, now: Instant) -> Refusal {
+        let open = self.breaker_open(now).filter(|_| forecast.held_by == Some(Hold::Breaker));
+        open.unwrap_or(Refusal::Deadline { starts_in: forecast.starts_in, binding: forecast.binding })
+    }
+
+    /// The refusal of everybody once the provider has been failing for longer than anybody waits.
+    fn hopeless(&self, now: Instant) -> Option<Refusal> {
+        self.breaker_open(now).filter(|_| self.breaker.hopeless_at().is_some_and(|at| at <= now))
+    }
+
+    fn breaker_open(&self, now: Instant) -> Option<Refusal> {
+        let BreakerStatus { last, probe_in, .. } = self.breaker.status(now)?;
+        let pause = self.paused_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
+        Some(Refusal::BreakerOpen { last, probe_in: probe_in.max(pause) })
+    }
+
+    /// What besides the limits holds a request with so many `ahead` longest, and until when.
+    fn held(&self, ahead: usize, now: Instant) -> (Hold, Instant) {
+        let before = u64::from(self.in_flight) + ahead as u64;
+        let ceiling = if before == 0 { now } else { self.ceiling.ready_at(ahead as u64 + 1, now) };
+        let ends = self.places.limit().map_or(0, |places| (before + 1).saturating_sub(places.into()));
+        // With nobody to tell when, it is later all the same.
+        let gap = self.ended.gap(now).unwrap_or_default().max(Duration::from_nanos(1));
+        let place = now + gap * u32::try_from(ends).unwrap_or(u32::MAX);
+        let pause = self.paused_until.unwrap_or(now).max(now);
+        let shut = match self.breaker.admit(self.in_flight, now) {
+            Ok(()) => now,
+            Err(_) => self.breaker.shut_until(now).unwrap_or(now + Duration::from_nanos(1)),
+        };
+        let holds = [(Hold::Pause, pause), (Hold::Ceiling, ceiling), (Hold::Places, place), (Hold::Breaker, shut)];
+        holds.into_iter().max_by_key(|(_, until)| *until).unwrap_or((Hold::Pause, now))
+    }
+
+    /// Whether anybody may go now, as far as it is not for the limits to say.
+    ///
+    /// # Errors
+    /// With when to ask again, if that is not when something ends.
+    pub fn open(&mut self, now: Instant) -> Result<(), Option<Instant>> {
+        if !self.places.free(self.in_flight) {
+            return Err(None);
+        }
+        if let Some(until) = self.paused_until.max(self.scouted_until(now)).filter(|until| now < *until) {
+            return Err(Some(until));
+        }
+        self.breaker.admit(self.in_flight, now)?;
+        self.ceiling.admit(self.in_flight == 0, now).map_err(Some)
+    }
+
+    /// With no limit known, one request goes ahead to see what its answer tells. Until when the others wait for it.
+    fn scouted_until(&self, now: Instant) -> Option<Instant> {
+        let until = self.first.filter(|_| self.gates.expects_limits() && self.in_flight > 0)? + SCOUT;
+        (now < until).then_some(until)
+    }
+
+    fn grant(
+        &mut self,
+        place: Place,
+        charge: Charge,
+        guess: Option<Arc<Guess>>,
+        test: Overdrawn,
+        now: Instant,
+    ) -> Grant {
         let [earlier, later] = &mut self.marks;
         if now.saturating_duration_since(later.0) >= TRANSIT {
             *earlier = std::mem::replace(later, (now, self.granted));
         }
         self.in_flight += 1;
+        self.places.taken(self.in_flight);
+        self.ceiling.take(now);
+        let number = self.breaker.take(now);
+        if self.breaker.is_open() {
+            self.tried.push(place.clone());
+        } else {
+            self.tried.clear();
+        }
         self.admitted += 1;
-        self.granted = self.granted.plus(&charge);
+        self.granted.add(&charge);
+        self.under_way = self.under_way.plus(&charge);
+        self.squares += (charge.tokens as f64).powi(2);
         self.first = self.first.or(Some(now));
         self.last = Some(now);
-        Grant { charge, at: now, granted_until: self.granted, ticket: Ticket(place) }
+        Grant {
+            charge,
+            at: now,
+            number,
+            requests: self.granted.requests,
+            done: self.done,
+            given_back: self.given_back,
+            test,
+            guess,
+            ticket: Ticket(place),
+        }
     }
 
-    /// What was granted after `grant`, and so lately that the provider may not have seen it when it answered.
-    fn unseen(&self, grant: &Grant, now: Instant) -> Charge {
+    /// What was granted so lately that the provider may not have seen it.
+    fn lately(&self, now: Instant) -> Paid {
         let [earlier, later] = &self.marks;
         let mark = if now.saturating_duration_since(later.0) >= TRANSIT { later } else { earlier };
-        let lately = self.granted.minus(&mark.1);
-        self.granted.minus(&grant.granted_until).at_most(&lately)
+        self.granted.minus(&mark.1)
     }
 
-    fn is_paused(&self, now: Instant) -> bool {
-        self.paused_until.is_some_and(|until| now < until)
+    fn around(&self, grant: &Grant, idle: bool, now: Instant) -> Around {
+        let (refused, last) = self.refused;
+        let lately = last.is_some_and(|last| now.saturating_duration_since(last) < REFUSALS);
+        Around {
+            sent: grant.at,
+            after: self.granted.requests.saturating_sub(grant.requests),
+            unanswered: self.granted.minus(&grant.done),
+            lately: self.lately(now),
+            given_back: self.given_back.minus(&grant.given_back),
+            deviation: self.granted.deviation(self.squares),
+            refused: if lately { refused } else { 0 },
+            idle,
+        }
     }
 }

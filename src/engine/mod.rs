@@ -1,19 +1,36 @@
 //! The scheduler as plain values. Nothing in this folder waits, reads a clock or touches a network: every function is
 //! told the time, and asking early is harmless.
 
+mod belief;
+mod book;
+mod breaker;
 mod bucket;
+mod ceiling;
+mod change;
 mod gate;
 mod gates;
 mod machine;
+mod paid;
+mod places;
+mod predict;
 mod queue;
+mod rate;
+mod refill;
 mod retry;
 mod rotation;
 mod route;
+mod sight;
+mod window;
 
+pub use breaker::{Breaker, BreakerStatus};
 pub use bucket::Bucket;
-pub use gate::{Books, Gate, GateStatus, Settlement, Source};
-pub use gates::{Gates, Wait};
-pub use machine::{Ask, End, Forecast, Grant, LaneStatus, Machine, Refusal, Submitted, Ticket, Wake};
+pub use ceiling::{Ceiling, CeilingStatus};
+pub use change::Change;
+pub use gate::{Gate, GateStatus, Source};
+pub use gates::{Gates, Overdrawn, Wait};
+pub use machine::{Ask, End, Forecast, Grant, Hold, LaneStatus, Machine, Refusal, Submitted, Ticket, Wake};
+pub use places::Places;
+pub use predict::{Guess, Output, Predictions, Predictor, Predictors};
 pub use queue::{Priority, Tenant};
 pub(crate) use retry::seconds;
 pub use retry::{Backoff, RetryBudget, RetryPolicy};

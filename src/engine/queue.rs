@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::predict::Guess;
 use crate::cost::Charge;
 
 /// How urgent a request is. Higher goes first.
@@ -40,6 +41,8 @@ const AGED_TURN: u32 = 8;
 #[derive(Debug)]
 pub(super) struct Entry<T> {
     pub(super) charge: Charge,
+    /// Where the charge is a guess: what to make a better one of when its turn comes.
+    pub(super) guess: Option<Arc<Guess>>,
     pub(super) since: Instant,
     pub(super) deadline: Option<Instant>,
     pub(super) payload: T,
@@ -330,7 +333,8 @@ mod tests {
             self.arrivals += 1;
             let place = Place { priority, tenant: tenant.into(), arrival: self.arrivals };
             let charge = Charge::tokens(tokens, 0);
-            self.queue.insert(place, Entry { charge, since: self.now, deadline: None, payload: self.arrivals });
+            self.queue
+                .insert(place, Entry { charge, guess: None, since: self.now, deadline: None, payload: self.arrivals });
             self.arrivals
         }
 

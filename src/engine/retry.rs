@@ -13,7 +13,8 @@ use super::bucket::Bucket;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetryPolicy {
-    /// Attempts in all, the first included. Default 6; 1 never retries.
+    /// Attempts in all, the first included. Default 6; 1 never retries. Those that fail while the breaker is open do not
+    /// count: what fails then is the provider, for everybody.
     pub max_attempts: u32,
     /// The first pause. Default 1 s.
     #[serde(with = "seconds")]

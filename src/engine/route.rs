@@ -15,7 +15,7 @@ pub struct Offer {
     pub free: bool,
     /// How many are under way or go before it.
     pub load: usize,
-    /// Whether the request failed there by the provider's fault: then the margin does not count.
+    /// Whether the provider fails, or failed this request: then the margin does not count.
     pub troubled: bool,
     /// How strongly the request's affinity draws it there; see [`weight`].
     pub weight: u64,

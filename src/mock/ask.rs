@@ -6,8 +6,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
 
-use super::config::{ChargeRule, MockConfig};
 use super::refuse::{self, Problem};
+use crate::cost::Estimate;
 
 /// An image is charged this much, whatever its size.
 const IMAGE_TOKENS: u64 = 765;
@@ -26,8 +26,8 @@ pub(crate) struct Ask {
     pub(crate) model: String,
     /// Real input tokens, for `usage`.
     pub(crate) input: u64,
-    /// Input tokens as estimated for the charge.
-    estimate: u64,
+    /// Input tokens as the characters tell, which is what the endpoint charges.
+    by_chars: u64,
     pub(crate) cap: Option<u64>,
     pub(crate) choices: u64,
     pub(crate) stream: bool,
@@ -88,7 +88,7 @@ impl Ask {
             return Err(refuse::out_of_range("input", "at most 2048 inputs and 3072 dimensions"));
         }
         weight.add(body.instructions.unwrap_or_default());
-        let (input, estimate) = match endpoint {
+        let (input, by_chars) = match endpoint {
             // Observed: 61 characters in one message are 13 or 14 real tokens and are charged as 18.
             Endpoint::Chat => (weight.real(), weight.chars.div_ceil(4) + 2 + weight.images * IMAGE_TOKENS),
             // Observed: the Responses endpoint charges the exact count.
@@ -99,7 +99,7 @@ impl Ask {
             endpoint,
             model,
             input,
-            estimate,
+            by_chars,
             cap,
             choices,
             stream: body.stream.unwrap_or(false) && endpoint != Endpoint::Embeddings,
@@ -110,15 +110,14 @@ impl Ask {
         })
     }
 
-    /// The tokens that the limits are asked for.
-    pub(crate) fn charge(&self, config: &MockConfig) -> u64 {
-        if self.endpoint == Endpoint::Embeddings {
-            return self.estimate;
-        }
-        let output = self.choices.saturating_mul(self.cap.unwrap_or(config.predicted_output));
-        match config.charge {
-            ChargeRule::InputPlusCap => self.estimate.saturating_add(output),
-            ChargeRule::MaxOfInputAndCap => self.estimate.max(output),
+    /// What the limits are asked for. Embeddings have no output.
+    pub(crate) fn estimate(&self) -> Estimate {
+        let cap = if self.endpoint == Endpoint::Embeddings { Some(0) } else { self.cap };
+        Estimate {
+            input: self.input,
+            input_by_chars: self.by_chars,
+            output_cap: cap.map(|cap| cap.saturating_mul(self.choices)),
+            choices: u32::try_from(self.choices).unwrap_or(u32::MAX),
         }
     }
 }
@@ -220,7 +219,13 @@ enum Key {
 
 #[cfg(test)]
 mod tests {
+    use super::super::book::Book;
+    use super::super::config::{ChargeRule, MockConfig};
     use super::*;
+
+    fn charged(ask: &Ask, config: &MockConfig) -> u64 {
+        Book::new(config).charge(&ask.estimate())
+    }
 
     fn chat(body: serde_json::Value) -> Ask {
         Ask::read(Endpoint::Chat, body.to_string().as_bytes()).unwrap()
@@ -232,14 +237,14 @@ mod tests {
         for (chars, charge) in [(61, 18), (19, 7), (120_000, 30_002), (1_920_000, 480_002)] {
             let text = "ü".repeat(chars); // characters, not bytes
             let ask = chat(serde_json::json!({"model": "m", "messages": [{"role": "user", "content": text}]}));
-            assert_eq!(ask.charge(&predicting_nothing), charge);
+            assert_eq!(charged(&ask, &predicting_nothing), charge);
         }
         for (inputs, charge) in
             [(vec!["x".repeat(13)], 3), (vec!["x".repeat(34)], 8), (vec!["x".repeat(7), "x".repeat(13)], 5)]
         {
             let body = serde_json::json!({"model": "text-embedding-3-small", "input": inputs}).to_string();
             let ask = Ask::read(Endpoint::Embeddings, body.as_bytes()).unwrap();
-            assert_eq!((ask.charge(&MockConfig::default()), ask.vectors), (charge, inputs.len() as u64));
+            assert_eq!((charged(&ask, &MockConfig::default()), ask.vectors), (charge, inputs.len() as u64));
         }
     }
 
@@ -258,7 +263,7 @@ mod tests {
             (r#","max_tokens":10,"max_completion_tokens":1"#, 5, 4),
             (r#","max_tokens":18446744073709551615,"n":3"#, u64::MAX, u64::MAX),
         ] {
-            assert_eq!((body(extra).charge(&sum), body(extra).charge(&max)), (by_sum, by_max), "{extra}");
+            assert_eq!((charged(&body(extra), &sum), charged(&body(extra), &max)), (by_sum, by_max), "{extra}");
         }
     }
 

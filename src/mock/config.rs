@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::book::Which;
+use crate::cost::{DAY, Shape};
+
 /// How the mock behaves. The default has no limits, no latency and no faults, and accepts any key.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -19,11 +22,22 @@ pub struct MockConfig {
     pub models: BTreeMap<String, MockLimits>,
     /// What a request is charged at admission. Default: input plus output cap.
     pub charge: ChargeRule,
+    /// How the input is counted for the charge. Default: by characters.
+    pub count: Count,
     /// The output tokens that a request without an output cap is charged for, per choice. Default: 217, which OpenAI
-    /// was seen to predict for gpt-5-nano.
+    /// was seen to predict for gpt-5-nano. With 0, its output is charged when the answer is complete.
     pub predicted_output: u64,
     /// Whether the charged tokens are corrected to `usage.total_tokens` when the answer is complete. Default: true.
     pub settle: bool,
+    /// When a window (fixed, or cut into slices) begins, since the start; others begin a window's length before and after
+    /// it. Default: `None`, told by the [`seed`](Self::seed). Seconds when serialised.
+    #[serde(with = "maybe_seconds")]
+    pub phase: Option<Duration>,
+    /// Limits that change while it runs. Default: none.
+    pub changes: Vec<LimitChange>,
+    /// The wall-clock time of the start, in seconds since 1970, by which calendar days end. Default: `None`, the real
+    /// one. A [`Book`](super::Book), which reads no clock, takes 0 then.
+    pub started: Option<i64>,
     /// Whether a request refused with 429 still takes one request from RPM. Default: false.
     ///
     /// Both exist: OpenAI's guide says that failed requests count, while the waits printed in its 429s are exactly those
@@ -36,14 +50,16 @@ pub struct MockConfig {
     pub seed: u64,
     /// What goes wrong, and how often. Default: nothing.
     pub faults: Faults,
+    /// When nothing goes well. Default: never.
+    pub outages: Vec<Outage>,
     /// The API keys that are accepted; `None` accepts every non-empty one. Never serialised and never in `Debug`: people
     /// put real keys here. Default: `None`.
     #[serde(skip_serializing)]
     pub keys: Option<Vec<String>>,
     /// How long answers are. Default: see [`OutputModel`].
     pub output: OutputModel,
-    /// Whether answers carry `x-ratelimit-*` headers. Default: true.
-    pub headers: bool,
+    /// Whether answers carry `x-ratelimit-*` headers, and of what instant. Default: of the completion.
+    pub headers: Stamp,
 }
 
 impl Default for MockConfig {
@@ -53,15 +69,20 @@ impl Default for MockConfig {
             limits: MockLimits::default(),
             models: BTreeMap::new(),
             charge: ChargeRule::default(),
+            count: Count::default(),
             predicted_output: 217,
             settle: true,
+            phase: None,
+            changes: Vec::new(),
+            started: None,
             refusals_count: false,
             latency: Latency::default(),
             seed: 0,
             faults: Faults::default(),
+            outages: Vec::new(),
             keys: None,
             output: OutputModel::default(),
-            headers: true,
+            headers: Stamp::default(),
         }
     }
 }
@@ -73,12 +94,17 @@ impl fmt::Debug for MockConfig {
             limits,
             models,
             charge,
+            count,
             predicted_output,
             settle,
+            phase,
+            changes,
+            started,
             refusals_count,
             latency,
             seed,
             faults,
+            outages,
             keys,
             output,
             headers,
@@ -88,12 +114,17 @@ impl fmt::Debug for MockConfig {
             .field("limits", limits)
             .field("models", models)
             .field("charge", charge)
+            .field("count", count)
             .field("predicted_output", predicted_output)
             .field("settle", settle)
+            .field("phase", phase)
+            .field("changes", changes)
+            .field("started", started)
             .field("refusals_count", refusals_count)
             .field("latency", latency)
             .field("seed", seed)
             .field("faults", faults)
+            .field("outages", outages)
             .field("keys", &keys.as_ref().map(|keys| format!("{} keys", keys.len())))
             .field("output", output)
             .field("headers", headers)
@@ -116,13 +147,25 @@ impl MockConfig {
         if !(0.0..=1.0).contains(&least) || !(0.0..=1.0).contains(&most) || least > most {
             return Some("output.least and output.most must be from 0 to 1, in this order".into());
         }
-        None
+        if self.changes.iter().any(|change| !(change.factor > 0.0 && change.factor.is_finite())) {
+            return Some("the factor of a change must be above 0".into());
+        }
+        let all = self.models.values().chain([&self.limits]);
+        all.flat_map(|limits| Which::ALL.map(|which| (which, which.shape(limits)))).find_map(unplayable)
+    }
+}
+
+/// Why this limit cannot be enforced in this shape, if so.
+fn unplayable((which, shape): (Which, Shape)) -> Option<String> {
+    match shape {
+        Shape::Refill | Shape::Sliding | Shape::Fixed => None,
+        Shape::Slice(length) if !length.is_zero() && length <= which.window() => None,
+        Shape::Calendar(_) if which.window() == DAY => None,
+        shape => Some(format!("{} cannot have the shape {shape} in the mock", which.name())),
     }
 }
 
 /// Limits of one API key and model pool. Dated snapshots (`gpt-4o-2024-08-06`) share a pool with their alias.
-///
-/// Each refills continuously: capacity = limit, `limit / window` per second, as OpenAI enforces it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MockLimits {
@@ -134,6 +177,59 @@ pub struct MockLimits {
     pub tpm: Option<u64>,
     /// Tokens per day; `None` is no limit.
     pub tpd: Option<u64>,
+    /// How each of them is enforced. Default: all refill.
+    pub shapes: MockShapes,
+}
+
+impl MockLimits {
+    /// Each amount multiplied by `factor`, at least 1.
+    pub(crate) fn times(self, factor: f64) -> Self {
+        let times = |amount: u64| ((amount as f64 * factor).round() as u64).max(1);
+        let Self { rpm, rpd, tpm, tpd, shapes } = self;
+        Self { rpm: rpm.map(times), rpd: rpd.map(times), tpm: tpm.map(times), tpd: tpd.map(times), shapes }
+    }
+}
+
+/// How each limit is enforced. [`Shape::Calendar`] is for the days only, and [`Shape::Gauge`] for none.
+///
+/// * `refill`: a level that leaks continuously; capacity = limit, `limit / window` per second (OpenAI).
+/// * `sliding`: a log of what was admitted; what is in it leaves a window later.
+/// * `fixed`: a counter that is zeroed once per window.
+/// * `slice`: each slice of the window admits its part of the limit, rounded up, while headers and texts speak of the whole
+///   window: of a counter that is zeroed once per window.
+/// * `calendar`: a counter that is zeroed at midnight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "the names are those of `MockLimits`")]
+pub struct MockShapes {
+    pub rpm: Shape,
+    pub rpd: Shape,
+    pub tpm: Shape,
+    pub tpd: Shape,
+}
+
+impl MockShapes {
+    /// The same shape for all.
+    pub const fn all(shape: Shape) -> Self {
+        Self { rpm: shape, rpd: shape, tpm: shape, tpd: shape }
+    }
+}
+
+impl Default for MockShapes {
+    fn default() -> Self {
+        Self::all(Shape::Refill)
+    }
+}
+
+/// All limits become `factor` times what they were, `at` seconds after the start. What was used stays used.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitChange {
+    /// When, since the start; seconds when serialised.
+    #[serde(with = "seconds")]
+    pub at: Duration,
+    /// Above 0.
+    pub factor: f64,
 }
 
 /// What tokens a request is charged at admission. The output cap is `max_completion_tokens`, `max_tokens` or
@@ -147,6 +243,34 @@ pub enum ChargeRule {
     InputPlusCap,
     /// The larger of the estimated input and choices × output cap: what OpenAI's rate-limit guide says.
     MaxOfInputAndCap,
+    /// The estimated input; the real output is charged when the answer is complete.
+    InputOnly,
+}
+
+/// How the input of a chat request is counted for the charge.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Count {
+    /// Characters ÷ 4, rounded up, and a little per message.
+    #[default]
+    Characters,
+    /// As in `usage`.
+    Exact,
+}
+
+/// Of what instant the `x-ratelimit-*` headers of a good answer tell. Those of a refusal tell of the refusal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Stamp {
+    /// There are no such headers, not even with a refusal.
+    None,
+    /// As it was when the request was admitted.
+    Admission,
+    /// As it is when the answer is complete and settled; streams, whose headers go first, tell of the admission.
+    #[default]
+    Completion,
 }
 
 /// How long answers take. Durations are seconds when serialised.
@@ -234,6 +358,35 @@ impl Default for Faults {
     }
 }
 
+/// A time in which every call that the limits admit meets the same fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Outage {
+    /// From so long after the mock started; seconds when serialised.
+    #[serde(with = "seconds")]
+    pub from: Duration,
+    /// Up to so long after it; seconds when serialised.
+    #[serde(with = "seconds")]
+    pub to: Duration,
+    /// What it looks like. Default: 503.
+    #[serde(default)]
+    pub kind: OutageKind,
+}
+
+/// What an [`Outage`] looks like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum OutageKind {
+    /// 503 as [`Faults::error_503`].
+    #[default]
+    Error503,
+    /// As [`Faults::reset`].
+    Reset,
+    /// As [`Faults::hang`].
+    Hang,
+}
+
 /// `Duration` as a number of seconds, since `{ secs, nanos }` is no way to write 0.8 s in a configuration file.
 mod seconds {
     use std::time::Duration;
@@ -249,6 +402,22 @@ mod seconds {
     }
 }
 
+/// The same where there may be none.
+mod maybe_seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(value: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+        value.map(|value| value.as_secs_f64()).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        let seconds = Option::<f64>::deserialize(deserializer)?;
+        seconds.map(|seconds| Duration::try_from_secs_f64(seconds).map_err(D::Error::custom)).transpose()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -259,6 +428,8 @@ mod tests {
             limits: MockLimits { rpm: Some(3), ..MockLimits::default() },
             latency: Latency::about(Duration::from_millis(800)),
             keys: Some(vec!["sk-secret".into()]),
+            phase: Some(Duration::from_millis(1_500)),
+            changes: vec![LimitChange { at: Duration::from_secs(60), factor: 0.5 }],
             ..MockConfig::default()
         };
         let json = serde_json::to_string(&config).unwrap();
@@ -275,5 +446,17 @@ mod tests {
         assert!(MockConfig { faults, ..MockConfig::default() }.problem().is_some());
         let latency = Latency { jitter: f64::NAN, ..Latency::default() };
         assert!(MockConfig { latency, ..MockConfig::default() }.problem().is_some());
+        let changes = vec![LimitChange { at: Duration::ZERO, factor: f64::NAN }];
+        assert!(MockConfig { changes, ..MockConfig::default() }.problem().is_some());
+        let shaped = |shapes| {
+            let limits = MockLimits { shapes, ..MockLimits::default() };
+            MockConfig { limits, ..MockConfig::default() }.problem()
+        };
+        let day = Shape::Calendar(crate::Zone::Pacific);
+        assert_eq!(shaped(MockShapes { rpd: day, tpd: day, ..MockShapes::default() }), None);
+        assert_eq!(shaped(MockShapes::all(Shape::Slice(Duration::from_secs(1)))), None);
+        assert_eq!(shaped(MockShapes::all(day)).unwrap(), "RPM cannot have the shape calendar:pacific in the mock");
+        assert!(shaped(MockShapes::all(Shape::Slice(Duration::from_secs(61)))).is_some());
+        assert!(shaped(MockShapes { tpd: Shape::Gauge, ..MockShapes::default() }).is_some());
     }
 }

@@ -3,11 +3,13 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::book::{Admitted, Refusal, Standing};
 use super::clock::Clock;
 use super::config::{MockConfig, MockLimits};
-use super::ledger::{Ledger, Page, Refusal, Standing};
-use super::luck::{Fault, Luck, scatter};
+use super::ledger::{Ledger, Page};
+use super::luck::{Fault, Luck, fault_at, scatter};
 use super::stats::{Stats, Tally};
+use crate::cost::{Estimate, Usage};
 
 pub(crate) struct Gate {
     pub(crate) config: MockConfig,
@@ -42,32 +44,36 @@ pub(crate) enum Entry {
 }
 
 impl Gate {
-    pub(crate) fn new(config: MockConfig) -> Self {
-        let ledger = Ledger::new(config.limits, &config.models, config.refusals_count);
-        let state = State { ledger, tally: Tally::default(), arrivals: 0 };
-        Self { config, clock: Clock::start(), state: Mutex::new(state), answers: AtomicU64::new(0) }
+    pub(crate) fn new(mut config: MockConfig) -> Self {
+        let clock = Clock::start();
+        config.started.get_or_insert(i64::try_from(clock.unix()).unwrap_or(0));
+        let state = State { ledger: Ledger::new(&config), tally: Tally::default(), arrivals: 0 };
+        Self { config, clock, state: Mutex::new(state), answers: AtomicU64::new(0) }
     }
 
     /// Draws this arrival's luck and asks the limits. The clock is read under the lock, so that time never runs backwards
     /// between two requests.
-    pub(crate) fn enter(self: &Arc<Self>, key: &str, model: &str, tokens: u64) -> Entry {
+    pub(crate) fn enter(self: &Arc<Self>, key: &str, model: &str, request: &Estimate) -> Entry {
         let mut state = self.state();
         let now = self.clock.now();
         let mut luck = Luck::of(self.config.seed, state.arrivals);
         state.arrivals += 1;
-        let fault = luck.fault(&self.config.faults);
+        let drawn = luck.fault(&self.config.faults);
+        let fault = fault_at(&self.config.outages, now).or(drawn);
         let page = state.ledger.page(key, model);
+        let book = state.ledger.book(page);
         if fault == Some(Fault::Error429) {
-            state.ledger.note_refusal(page, now);
+            book.note_refusal(now);
+            let standing = book.standing(now);
             state.tally.refused_by_fault();
-            return Entry::Spurious { standing: state.ledger.standing(page, now) };
+            return Entry::Spurious { standing };
         }
-        let admission = state.ledger.admit(page, now, tokens);
-        let standing = state.ledger.standing(page, now);
+        let admission = book.admit(request, now);
+        let standing = book.standing(now);
         match admission {
-            Ok(()) => {
-                state.tally.admitted(now, tokens, fault);
-                let job = Job { gate: Arc::clone(self), page, charged: tokens, open: true };
+            Ok(admitted) => {
+                state.tally.admitted(now, admitted.tokens, fault);
+                let job = Job { gate: Arc::clone(self), page, admitted, open: true };
                 Entry::Admitted { job, standing, luck, fault }
             }
             Err(refusal) => {
@@ -92,8 +98,9 @@ impl Gate {
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        let state = self.state();
-        Stats { limits: state.ledger.limits(), ..state.tally.snapshot() }
+        let mut state = self.state();
+        let now = self.clock.now();
+        Stats { limits: state.ledger.limits(now), ..state.tally.snapshot() }
     }
 
     /// An identifier for the next answer; the same sequence for the same seed.
@@ -114,7 +121,7 @@ impl Gate {
 pub(crate) struct Job {
     gate: Arc<Gate>,
     page: Page,
-    charged: u64,
+    admitted: Admitted,
     open: bool,
 }
 
@@ -124,7 +131,7 @@ impl Job {
         self.open = false;
         let mut state = self.gate.state();
         state.tally.answered(input, output);
-        self.settle(&mut state, input.saturating_add(output))
+        self.settle(&mut state, Usage::new(input, output))
     }
 
     /// The answer is an error: no tokens were used.
@@ -132,15 +139,14 @@ impl Job {
         self.open = false;
         let mut state = self.gate.state();
         state.tally.failed();
-        self.settle(&mut state, 0);
+        self.settle(&mut state, Usage::default());
     }
 
-    fn settle(&self, state: &mut State, used: u64) -> Standing {
+    fn settle(&self, state: &mut State, usage: Usage) -> Standing {
         let now = self.gate.clock.now();
-        if self.gate.config.settle {
-            state.ledger.settle(self.page, now, self.charged, used);
-        }
-        state.ledger.standing(self.page, now)
+        let book = state.ledger.book(self.page);
+        book.settle(&self.admitted, &usage, now);
+        book.standing(now)
     }
 }
 

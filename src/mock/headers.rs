@@ -4,27 +4,29 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::ledger::{Gauge, Standing};
+use super::book::{Gauge, Standing};
 
-/// Writes what is left of the limits.
-pub(crate) fn stamp(headers: &mut HeaderMap, standing: &Standing) {
-    const REQUESTS: [HeaderName; 3] = [
-        HeaderName::from_static("x-ratelimit-limit-requests"),
-        HeaderName::from_static("x-ratelimit-remaining-requests"),
-        HeaderName::from_static("x-ratelimit-reset-requests"),
-    ];
-    const TOKENS: [HeaderName; 3] = [
-        HeaderName::from_static("x-ratelimit-limit-tokens"),
-        HeaderName::from_static("x-ratelimit-remaining-tokens"),
-        HeaderName::from_static("x-ratelimit-reset-tokens"),
-    ];
-    for (gauge, names) in [(standing.requests, REQUESTS), (standing.tokens, TOKENS)] {
-        let Some(Gauge { limit, remaining, reset }) = gauge else { continue };
-        let [limit_name, remaining_name, reset_name] = names;
-        headers.insert(limit_name, limit.into());
-        headers.insert(remaining_name, remaining.into());
-        let reset = Duration::from_millis(u64::try_from(reset.as_millis()).unwrap_or(u64::MAX));
-        headers.insert(reset_name, text(go_duration(reset)));
+impl Standing {
+    /// Writes it as the six `x-ratelimit-*` headers, or as many as there are limits. Resets are cut to milliseconds.
+    pub fn stamp(&self, headers: &mut HeaderMap) {
+        const REQUESTS: [HeaderName; 3] = [
+            HeaderName::from_static("x-ratelimit-limit-requests"),
+            HeaderName::from_static("x-ratelimit-remaining-requests"),
+            HeaderName::from_static("x-ratelimit-reset-requests"),
+        ];
+        const TOKENS: [HeaderName; 3] = [
+            HeaderName::from_static("x-ratelimit-limit-tokens"),
+            HeaderName::from_static("x-ratelimit-remaining-tokens"),
+            HeaderName::from_static("x-ratelimit-reset-tokens"),
+        ];
+        for (gauge, names) in [(self.requests, REQUESTS), (self.tokens, TOKENS)] {
+            let Some(Gauge { limit, remaining, reset }) = gauge else { continue };
+            let [limit_name, remaining_name, reset_name] = names;
+            headers.insert(limit_name, limit.into());
+            headers.insert(remaining_name, remaining.into());
+            let reset = Duration::from_millis(u64::try_from(reset.as_millis()).unwrap_or(u64::MAX));
+            headers.insert(reset_name, text(go_duration(reset)));
+        }
     }
 }
 
@@ -104,7 +106,7 @@ mod tests {
         let requests = Gauge { limit: 5_000, remaining: 4_999, reset: Duration::from_micros(12_000) };
         let tokens = Gauge { limit: 2_000_000, remaining: 1_999_235, reset: Duration::from_micros(22_950) };
         let mut headers = HeaderMap::new();
-        stamp(&mut headers, &Standing { requests: Some(requests), tokens: Some(tokens) });
+        Standing { requests: Some(requests), tokens: Some(tokens) }.stamp(&mut headers);
         let mut lines: Vec<_> = headers.iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect();
         lines.sort();
         assert_eq!(
@@ -119,7 +121,7 @@ mod tests {
             ]
         );
         let mut none = HeaderMap::new();
-        stamp(&mut none, &Standing::default());
+        Standing::default().stamp(&mut none);
         assert!(none.is_empty());
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::config::{Faults, Latency, OutputModel};
+use super::config::{Faults, Latency, Outage, OutageKind, OutputModel};
 
 /// The longest answer, in tokens, whatever the cap: about what real models can write.
 const LONGEST: u64 = 16_384;
@@ -16,6 +16,16 @@ pub(crate) enum Fault {
     Reset,
     Hang,
     SlowBody,
+}
+
+/// What goes wrong with every request at that time.
+pub(crate) fn fault_at(outages: &[Outage], time: Duration) -> Option<Fault> {
+    let outage = outages.iter().find(|outage| (outage.from..outage.to).contains(&time))?;
+    Some(match outage.kind {
+        OutageKind::Error503 => Fault::Error503,
+        OutageKind::Reset => Fault::Reset,
+        OutageKind::Hang => Fault::Hang,
+    })
 }
 
 pub(crate) struct Luck {

@@ -1,4 +1,5 @@
-//! A provider to test against: an OpenAI-compatible HTTP/1.1 server that enforces limits per API key as OpenAI does.
+//! A provider to test against: an OpenAI-compatible HTTP/1.1 server that enforces limits per API key, as OpenAI does or in
+//! one of the other ways that are in use.
 //!
 //! ```
 //! # async fn example() -> std::io::Result<()> {
@@ -15,13 +16,16 @@
 //! ```
 //!
 //! What it does as the real one: charges tokens at admission by a rule ([`ChargeRule`]), refuses with OpenAI's texts
-//! and wait hints, tells its books in the `x-ratelimit-*` headers, settles to the real usage, and streams. What it adds:
-//! seeded latency, lengths and [`Faults`], and its own view of what happened ([`Stats`], also at `GET /stats`).
+//! and wait hints, tells its books in the `x-ratelimit-*` headers, settles to the real usage, and streams. Each limit has
+//! its shape ([`MockShapes`]), and limits may change while it runs. What it adds: seeded latency, lengths and [`Faults`],
+//! and its own view of what happened ([`Stats`], also at `GET /stats`).
+//!
+//! The limits alone, without sockets and clock, are a [`Book`].
 //!
 //! # The books are kept independently
 //!
-//! Nothing in this folder uses the scheduler's arithmetic. The mock keeps a plain level per limit that leaks at
-//! limit ÷ window, in exact integers; if the scheduler computes a limit wrongly, the mock cannot make the same mistake.
+//! Nothing in this folder uses the scheduler's arithmetic. The mock keeps plain levels, logs and counters in exact
+//! integers; if the scheduler computes a limit wrongly, the mock cannot make the same mistake.
 //!
 //! # Limits of the imitation
 //!
@@ -32,16 +36,22 @@
 mod answer;
 mod ask;
 mod body;
+mod book;
 mod clock;
 mod config;
 mod gate;
 mod headers;
 mod ledger;
 mod luck;
+mod meter;
 mod refuse;
 mod server;
 mod stats;
 
-pub use config::{ChargeRule, Faults, Latency, MockConfig, MockLimits, OutputModel};
+pub use book::{Admitted, Book, Gauge, Refusal, Standing, Which};
+pub use config::{
+    ChargeRule, Count, Faults, Latency, LimitChange, MockConfig, MockLimits, MockShapes, Outage, OutageKind,
+    OutputModel, Stamp,
+};
 pub use server::Mock;
 pub use stats::{FaultCounts, Refused, Stats};

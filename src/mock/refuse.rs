@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 
+use super::book::Refusal;
 use super::headers::{go_duration, stamp_retry, whole_ms};
-use super::ledger::Refusal;
 
 /// An error answer: status, the fields of the body, and when to come back.
 #[derive(Debug)]
@@ -101,28 +101,38 @@ pub(crate) fn body_too_long() -> Problem {
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID, None, "Maximum content size limit exceeded.")
 }
 
-pub(crate) fn limited(model: &str, refusal: &Refusal) -> Problem {
-    let Refusal { which, limit, used, requested, wait } = refusal;
-    let place = format!(
-        "for {model} in organization org-mock on {} per {} ({}): Limit {limit}",
-        which.kind(),
-        which.period(),
-        which.name()
-    );
-    let retry = wait.map(whole_ms);
-    let message = match retry {
-        Some(wait) => format!(
-            "Rate limit reached {place}, Used {used}, Requested {requested}. Please try again in {}. \
-             Visit https://platform.openai.com/account/rate-limits to learn more.",
-            go_duration(wait)
-        ),
-        None => format!(
-            "Request too large {place}, Requested {requested}. The input or output tokens must be reduced in order to run \
-             successfully. Visit https://platform.openai.com/account/rate-limits to learn more."
-        ),
-    };
-    let code = Some("rate_limit_exceeded");
-    Problem { retry, ..Problem::new(StatusCode::TOO_MANY_REQUESTS, which.kind(), code, message) }
+impl Refusal {
+    /// The 429 that tells a request for `model` of it, wait hints included: headers and body.
+    pub fn answer(&self, model: &str) -> (HeaderMap, Bytes) {
+        let problem = self.problem(model);
+        let mut headers = HeaderMap::new();
+        problem.stamp(&mut headers);
+        (headers, problem.body())
+    }
+
+    pub(crate) fn problem(&self, model: &str) -> Problem {
+        let Refusal { which, limit, used, requested, wait } = self;
+        let place = format!(
+            "for {model} in organization org-mock on {} per {} ({}): Limit {limit}",
+            which.kind(),
+            which.period(),
+            which.name()
+        );
+        let retry = wait.map(whole_ms);
+        let message = match retry {
+            Some(wait) => format!(
+                "Rate limit reached {place}, Used {used}, Requested {requested}. Please try again in {}. \
+                 Visit https://platform.openai.com/account/rate-limits to learn more.",
+                go_duration(wait)
+            ),
+            None => format!(
+                "Request too large {place}, Requested {requested}. The input or output tokens must be reduced in order to run \
+                 successfully. Visit https://platform.openai.com/account/rate-limits to learn more."
+            ),
+        };
+        let code = Some("rate_limit_exceeded");
+        Problem { retry, ..Problem::new(StatusCode::TOO_MANY_REQUESTS, which.kind(), code, message) }
+    }
 }
 
 /// A 429 that no limit explains. It names no figures: invented ones would be believed.
@@ -148,14 +158,14 @@ pub(crate) fn server_error() -> Problem {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ledger::Which;
+    use super::super::book::Which;
     use super::*;
 
     #[test]
     fn refusals_read_as_openais_do() {
         let wait = Some(Duration::from_millis(3_720));
         let refusal = Refusal { which: Which::Tpm, limit: 30_000, used: 24_102, requested: 7_758, wait };
-        let problem = limited("gpt-4o", &refusal);
+        let problem = refusal.problem("gpt-4o");
         assert_eq!(
             problem.message,
             "Rate limit reached for gpt-4o in organization org-mock on tokens per min (TPM): Limit 30000, Used 24102, \
@@ -164,13 +174,13 @@ mod tests {
         assert_eq!((problem.kind, problem.code, problem.retry), ("tokens", Some("rate_limit_exceeded"), wait));
 
         let wait = Some(Duration::from_nanos(431_999_999_001));
-        let problem = limited("gpt-4o", &Refusal { which: Which::Rpd, limit: 200, used: 200, requested: 1, wait });
+        let problem = Refusal { which: Which::Rpd, limit: 200, used: 200, requested: 1, wait }.problem("gpt-4o");
         assert!(problem.message.contains("on requests per day (RPD): Limit 200, Used 200, Requested 1. "));
         assert!(problem.message.contains("try again in 7m12s."), "a wait is rounded up: {}", problem.message);
         assert_eq!(problem.kind, "requests");
 
         let refusal = Refusal { which: Which::Tpm, limit: 30_000, used: 5, requested: 40_000, wait: None };
-        let problem = limited("gpt-4o", &refusal);
+        let problem = refusal.problem("gpt-4o");
         assert!(problem.message.starts_with(
             "Request too large for gpt-4o in organization org-mock on tokens per min (TPM): Limit 30000, Requested 40000. \
              The input or output tokens must be reduced in order to run successfully."

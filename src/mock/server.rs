@@ -24,10 +24,10 @@ use tokio::time::sleep;
 use super::answer::{self, Answer};
 use super::ask::{Ask, Endpoint};
 use super::body::Body;
-use super::config::{MockConfig, MockLimits};
+use super::book::Standing;
+use super::config::{MockConfig, MockLimits, Stamp};
 use super::gate::{Entry, Gate, Job};
-use super::headers::{stamp, text};
-use super::ledger::Standing;
+use super::headers::text;
 use super::luck::{Fault, Luck};
 use super::refuse::{self, Problem};
 use super::stats::Stats;
@@ -225,11 +225,9 @@ async fn handle(gate: &Arc<Gate>, request: Request<Incoming>) -> Result<Response
             return Ok(gate.problem(&problem, began, None));
         }
     };
-    match gate.enter(key, &ask.model, ask.charge(&gate.config)) {
+    match gate.enter(key, &ask.model, &ask.estimate()) {
         Entry::Spurious { standing } => Ok(gate.problem(&refuse::spurious(), began, Some(&standing))),
-        Entry::Refused { refusal, standing } => {
-            Ok(gate.problem(&refuse::limited(&ask.model, &refusal), began, Some(&standing)))
-        }
+        Entry::Refused { refusal, standing } => Ok(gate.problem(&refusal.problem(&ask.model), began, Some(&standing))),
         Entry::Admitted { job, standing, luck, fault } => serve(gate, ask, job, standing, luck, fault, began).await,
     }
 }
@@ -297,7 +295,8 @@ async fn serve(
     } else {
         wait(base.saturating_add(writing)).await;
         let body = answer.whole();
-        let standing = job.answered(input, output);
+        let at_completion = job.answered(input, output);
+        let standing = if config.headers == Stamp::Admission { standing } else { at_completion };
         let body = match slow {
             Some(time) => Body::slow(body, time),
             None => Body::whole(body),
@@ -334,9 +333,9 @@ impl Gate {
         headers.insert(VERSION, HeaderValue::from_static("2020-10-01"));
         headers.insert(ORGANIZATION, HeaderValue::from_static("org-mock"));
         if let Some(standing) = standing
-            && self.config.headers
+            && self.config.headers != Stamp::None
         {
-            stamp(headers, standing);
+            standing.stamp(headers);
         }
         response
     }

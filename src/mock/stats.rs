@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::book::{Refusal, Which};
 use super::config::MockLimits;
-use super::ledger::{Refusal, Which};
 use super::luck::Fault;
 
 const MINUTE: Duration = Duration::from_secs(60);

@@ -30,6 +30,14 @@ pub fn at_admission(provider: Provider, estimate: &Estimate, predicted_output: u
     }
 }
 
+/// Whether what to reserve for `estimate` depends on the predicted output.
+pub fn is_guess(provider: Provider, estimate: &Estimate) -> bool {
+    match provider {
+        Provider::Anthropic | Provider::Mistral => estimate.output_cap != Some(0),
+        _ => estimate.output_cap.is_none(),
+    }
+}
+
 /// What `provider`'s books show for a request in the end; `None` for Azure, which keeps the estimate it admitted.
 ///
 /// Cached tokens count in full at OpenAI and Gemini. At Groq, Mistral and Anthropic (cache reads) they do not count,
@@ -81,6 +89,17 @@ mod tests {
     fn a_cap_below_the_prediction_holds_everywhere() {
         for provider in Provider::ALL {
             assert_eq!(at_admission(provider, &Estimate::tokens(10, 5), 200).output_tokens, 5, "{provider}");
+        }
+    }
+
+    #[test]
+    fn a_charge_is_a_guess_where_the_prediction_changes_it() {
+        for provider in Provider::ALL {
+            for output_cap in [None, Some(0), Some(1_000)] {
+                let estimate = Estimate { input: 10, input_by_chars: 0, output_cap, choices: 1 };
+                let changes = at_admission(provider, &estimate, 10) != at_admission(provider, &estimate, 20);
+                assert_eq!(is_guess(provider, &estimate), changes, "{provider} {output_cap:?}");
+            }
         }
     }
 

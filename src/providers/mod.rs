@@ -13,13 +13,14 @@ mod models;
 mod profile;
 mod provider;
 mod retire;
+mod rule;
 mod tiers;
 mod usage;
 
 use std::time::Duration;
 
 pub use adapt::{Adapted, Taker, Unfit, Unsupported, adapt};
-pub use charge::{at_admission, at_completion};
+pub use charge::{at_admission, at_completion, is_guess};
 pub(crate) use classify::clean;
 pub use classify::{Class, Failure, LimitHit, Retry, classify, classify_stream_error};
 pub use duration::{parse_duration, parse_retry_after, until_midnight, until_pacific_midnight};
@@ -28,6 +29,7 @@ pub use models::pool_of;
 pub use profile::shape_of;
 pub use provider::{Provider, UnknownProvider};
 pub use retire::{Retirement, Scope, retirement};
+pub use rule::{Amounts, Rule, Rules};
 pub use tiers::{TierLimits, as_of, has_tier, lookup, tiers};
 pub use usage::{usage_in_bytes, usage_of};
 

@@ -1,7 +1,9 @@
 //! Rows that fail.
 
+use std::time::Duration;
+
 use serde_json::json;
-use tollgate::mock::{Faults, MockConfig};
+use tollgate::mock::{Faults, Latency, MockConfig, Outage, OutageKind};
 
 use super::world::{Recorder, Server, World, batch};
 
@@ -21,7 +23,7 @@ fn a_row_that_fails_for_good_is_in_the_output_with_what_the_provider_said() {
     let lines = ["good", "refused", "gateway", "garbage"].map(|id| batch(id).to_string()).join("\n");
     world.write("in.jsonl", lines);
     world
-        .run(&format!("run in.jsonl -v --report report.json {}", server.at()))
+        .run(&format!("run in.jsonl -v --max-attempts 2 --report report.json {}", server.at()))
         .expect(1)
         .says("refused: bad: unsupported value");
     let results = world.results("in.results.jsonl");
@@ -54,6 +56,21 @@ fn failures_that_pass_are_retried_and_counted() {
         (Some(30), Some(stats.faults.error_503))
     );
     assert!(stats.faults.error_503 > 0);
+}
+
+#[test]
+fn an_outage_is_waited_for_and_costs_no_row_although_it_is_longer_than_the_attempts() {
+    let world = World::new();
+    let seconds = Duration::from_secs_f64;
+    let outages = vec![Outage { from: seconds(0.3), to: seconds(6.0), kind: OutageKind::Error503 }];
+    let latency = Latency::about(seconds(0.05));
+    let server = Server::start(MockConfig { outages, latency, ..MockConfig::default() });
+    world.requests("in.jsonl", 0..200);
+    let command = format!("run in.jsonl --max-attempts 3 --max-concurrent 8 --report report.json {}", server.at());
+    world.run(&command).expect(0).says("outages waited for");
+    let (report, stats) = (world.report(), server.stats());
+    assert_eq!((report["rows"]["succeeded"].as_u64(), report["outages"].as_u64()), (Some(200), Some(1)));
+    assert!(stats.faults.error_503 <= 10 + 8, "{stats:?}");
 }
 
 #[test]

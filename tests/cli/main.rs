@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "other processes do not know a paused clock")]
 
 mod accounts;
+mod cache;
 mod checks;
 mod example;
 mod failures;

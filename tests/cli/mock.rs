@@ -29,7 +29,11 @@ fn it_serves_limits_until_interrupted_and_tells_what_it_saw() {
         ended(command)
     };
     run("sk-some-other-key", "--max-attempts 1 -o wrong.jsonl").expect(1);
-    assert!(world.results("wrong.jsonl").values().all(|result| result["response"]["status_code"] == 401));
+    // One finds out that the key is refused; the others are spared the call.
+    let wrong = world.results("wrong.jsonl");
+    let sent = wrong.values().filter(|result| result["response"]["status_code"] == 401).count();
+    let codes: Vec<_> = wrong.values().map(|result| result["error"]["code"].clone()).collect();
+    assert!((wrong.len(), sent) == (7, 1) && codes.iter().all(|code| code == "invalid_api_key"), "{sent} {codes:?}");
     // The headers show the limit, so that the program holds to it without having been told.
     let mut running = {
         let mut command = world.tollgate(&format!("run in.jsonl --base-url {url} --report report.json"));
@@ -53,10 +57,24 @@ fn it_serves_limits_until_interrupted_and_tells_what_it_saw() {
 }
 
 #[test]
+fn run_has_its_mock_enforce_other_shapes_than_it_was_told() {
+    let world = World::new();
+    world.requests("in.jsonl", 0..3);
+    let truth = "--mock-shape slice:3 --mock-headers none --mock-charge input --mock-change 3600:0.5";
+    // Two in three seconds for the mock, a bucket of 40 for the program: the third is refused, and comes again.
+    let row = "--mock-latency 0 --rpm 40 --shape refill --report report.json";
+    world.run(&format!("run in.jsonl --mock {row} {truth}")).expect(0);
+    let mock = &world.report()["mock"];
+    assert_eq!((&mock["refused"]["RPM"], &mock["answered"]), (&1.into(), &3.into()));
+}
+
+#[test]
 fn nonsense_is_refused() {
     let world = World::new();
     world.run("mock --port 0 --error-503 2").expect(2).says("probabilities from 0 to 1");
     world.run("mock --port 0 --tier 77").expect(2).says("tier 77");
     world.run("mock --port 0 --rpm many").expect(2);
+    world.run("mock --port 0 --rpm 1 --shape calendar:utc").expect(2).says("RPM cannot have the shape calendar:utc");
+    world.run("mock --port 0 --rpm 1 --change 60").expect(2).says("such as 60:0.5");
     world.run("").expect(2);
 }

@@ -92,3 +92,19 @@ fn results_have_the_shape_of_the_batch_api() {
     let names: Vec<_> = result.as_object().unwrap().keys().collect();
     assert_eq!(names, ["id", "custom_id", "response", "error"]);
 }
+
+#[test]
+fn rows_without_a_cap_are_reported_with_what_was_guessed_for_them() {
+    let world = World::new();
+    let open =
+        |text: usize| json!({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": text.to_string()}]});
+    world.write("in.jsonl", (0..40).map(|row| format!("{}\n", open(row))).collect::<String>());
+    world.run("run in.jsonl --mock --mock-latency 0 --report report.json").expect(0).says("output without a cap");
+    let guesses = &world.report()["guesses"];
+    assert_eq!(guesses["requests"], 40);
+    let each = |name: &str| guesses[name].as_u64().unwrap() / 40;
+    assert!(each("used") > 0 && each("predicted") >= each("used"), "{guesses}");
+    world.requests("capped.jsonl", 0..2);
+    world.run("run capped.jsonl --mock --mock-latency 0 --report report.json").expect(0);
+    assert!(world.report()["guesses"].is_null());
+}

@@ -211,8 +211,9 @@ async fn a_fallback_gets_the_body_in_its_own_words_and_the_reply_says_who_answer
         "logprobs": true});
     let scheduler = build(Unsupported::Drop);
     let reply = scheduler.chat(&body).await.unwrap();
-    assert_eq!((reply.target.account(), reply.target.model()), ("mistral", "mistral-small-latest"));
-    assert_eq!((reply.target.rank(), reply.attempts, &reply.dropped[..]), (1, 2, &["logprobs".to_owned()][..]));
+    let target = reply.target.as_ref().unwrap();
+    assert_eq!((target.account(), target.model()), ("mistral", "mistral-small-latest"));
+    assert_eq!((target.rank(), reply.attempts, &reply.dropped[..]), (1, 2, &["logprobs".to_owned()][..]));
     assert_eq!(reply.json().unwrap()["model"], "mistral-small-latest");
     assert!(reply.usage.unwrap().output_tokens <= 5, "the cap went along under its other name");
 

@@ -1,5 +1,6 @@
 //! The fallback chain: when another model answers, and when not. All in virtual time.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -201,9 +202,9 @@ async fn when_only_unfit_models_are_left_the_error_says_what_they_do_not_take() 
     assert_eq!(lanes[0].status.gates[0].spent, 0, "nothing was sent");
 }
 
-/// A run of `rows` through a primary that fails from second 5 to 35, with a fallback of half its limit. Answers when each
-/// row was answered and by whom.
-async fn outage(rows: u64, hint: Option<&'static str>) -> Vec<(u64, Duration, String)> {
+/// A run of `rows` through a primary that fails for some seconds, with a fallback of half its limit. Answers when each row was
+/// answered and by whom.
+async fn outage(rows: u64, away: Range<u64>, hint: Option<&'static str>) -> Vec<(u64, Duration, String)> {
     let builder = Scheduler::builder().account(account(Provider::Openai, 60_000));
     let builder = builder.account(account(Provider::Anthropic, 30_000));
     let scheduler = builder.fallback(Fallback::of("gpt-4o").to("anthropic", "claude-sonnet-4-6")).build().unwrap();
@@ -211,12 +212,12 @@ async fn outage(rows: u64, hint: Option<&'static str>) -> Vec<(u64, Duration, St
     let done = Arc::new(Mutex::new(Vec::new()));
     let tasks: Vec<_> = (0..rows)
         .map(|row| {
-            let (scheduler, done) = (scheduler.clone(), done.clone());
+            let (scheduler, done, away) = (scheduler.clone(), done.clone(), away.clone());
             tokio::spawn(async move {
                 let call = |attempt: Attempt| {
-                    let done = done.clone();
+                    let (done, away) = (done.clone(), away.clone());
                     async move {
-                        let out = (5..35).contains(&start.elapsed().as_secs());
+                        let out = away.contains(&start.elapsed().as_secs());
                         let headers = hint.map(|wait| ("retry-after".parse().unwrap(), wait.parse().unwrap()));
                         tokio::time::sleep(SECOND / 10).await;
                         if out && attempt.provider() == Provider::Openai {
@@ -241,8 +242,8 @@ async fn outage(rows: u64, hint: Option<&'static str>) -> Vec<(u64, Duration, St
 #[tokio::test(start_paused = true)]
 async fn no_row_waits_for_an_outage_to_end_while_a_fallback_has_room_and_the_order_is_kept() {
     // With and without the provider saying for how long it is away.
-    for (hint, slack) in [(None, 1.17), (Some("30"), 1.03)] {
-        let done = outage(1_000, hint).await;
+    for (hint, slack) in [(None, 1.05), (Some("30"), 1.03)] {
+        let done = outage(1_000, 5..35, hint).await;
         assert_eq!(done.len(), 1_000);
         let during = |from: u64, to: u64| {
             let rows = done.iter().filter(|row| (from..to).contains(&row.1.as_secs()) && row.2 == "anthropic");
@@ -254,8 +255,7 @@ async fn no_row_waits_for_an_outage_to_end_while_a_fallback_has_room_and_the_ord
         let steady = during(10, 35);
         assert!(steady >= 24 * 500, "{hint:?}: the fallback is used to the full during the outage: {steady}");
         let end = done.iter().map(|row| row.1).max().unwrap().as_secs_f64();
-        // 300,000 tokens, 90,000 at once and 1,500 a second: the primary's bucket fills up while it is away. Without a hint each
-        // row finds out for itself, and a call that fails costs the primary's tokens.
+        // 300,000 tokens, 90,000 at once and 1,500 a second: the primary's bucket fills up while it is away.
         let bound = (300_000.0 - 90_000.0) / 1_500.0;
         assert!(end <= slack * bound, "{hint:?}: {end} s, bound {bound}");
         for name in ["openai", "anthropic"] {
@@ -267,6 +267,53 @@ async fn no_row_waits_for_an_outage_to_end_while_a_fallback_has_room_and_the_ord
             assert!(ordered as f64 >= 0.97 * rows.len().saturating_sub(1) as f64, "{name}: {rows:?}");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_provider_to_return_longer_than_anybody_does_goes_elsewhere() {
+    // Longer than `outage_patience`, while the fallback is busy.
+    let done = outage(1_000, 5..1_000, None).await;
+    assert_eq!(done.len(), 1_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_primary_fails_requests_go_to_the_fallback_at_once_and_some_find_out_when_it_is_back() {
+    let scheduler = scheduler(chain());
+    let start = Instant::now();
+    let mut primary = Vec::new();
+    for second in 0..60 {
+        let calls: Vec<_> = (0..5)
+            .map(|_| {
+                let scheduler = scheduler.clone();
+                tokio::spawn(async move {
+                    let began = Instant::now();
+                    let call = |attempt: Attempt| async move {
+                        let out = (5..35).contains(&start.elapsed().as_secs());
+                        tokio::time::sleep(SECOND / 10).await;
+                        let failed = out && attempt.provider() == Provider::Openai;
+                        attempt.answer(if failed { 503 } else { 200 }, &HeaderMap::new());
+                        if failed { Err(Failed) } else { Ok(attempt.account().to_owned()) }
+                    };
+                    let by = scheduler.submit(request(10), call).await.unwrap();
+                    (by, began.elapsed())
+                })
+            })
+            .collect();
+        for call in calls {
+            let (by, took) = call.await.unwrap();
+            assert!(took <= SECOND / 4, "second {second}: {took:?}");
+            if by == "openai" {
+                primary.push(second);
+            }
+        }
+        tokio::time::sleep_until(start + SECOND * (second + 1)).await;
+    }
+    assert!(primary.contains(&4) && !primary.contains(&6), "{primary:?}");
+    let back = primary.iter().find(|second| **second >= 35).unwrap();
+    assert!(*back <= 40, "{primary:?}");
+    assert_eq!(primary.iter().filter(|second| **second == 59).count(), 5, "{primary:?}");
+    let failed = scheduler.lane_of("gpt-4o").counters.failed;
+    assert!(failed <= 20, "{failed}");
 }
 
 #[test]

@@ -257,3 +257,16 @@ async fn a_newcomer_does_not_sleep_as_long_as_one_that_gave_up() {
     settle(scheduler.acquire(request(100)).await.unwrap());
     assert_eq!(start.elapsed(), Duration::from_millis(500));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_large_request_passes_the_careful_start_although_the_first_answer_was_an_error() {
+    let limits = Limits { tpm: Some(60_000), ..Limits::default() };
+    let scheduler = Scheduler::builder().account(Account::openai().limits(limits)).build().unwrap();
+    let mut first = scheduler.acquire(request(1_000)).await.unwrap();
+    first.sent();
+    let _ = first.failed(503, &http::HeaderMap::new(), b"");
+    // More than an eighth of the limit, all of which may be sent before the provider has answered well.
+    let start = Instant::now();
+    scheduler.acquire(request(20_000)).await.unwrap().settle(tollgate::Usage::new(20_000, 0));
+    assert!(start.elapsed() < 8 * SECOND, "{:?}", start.elapsed());
+}

@@ -2,12 +2,20 @@
 
 mod accounts;
 mod books;
+#[cfg(all(feature = "cache", feature = "mock"))]
+mod cache;
+mod ceiling;
 #[cfg(all(feature = "client", feature = "mock"))]
 mod client;
+mod events;
 mod fallback;
 mod floors;
 mod lane;
 mod licences;
+mod outage;
+#[cfg(all(feature = "client", feature = "mock"))]
+mod outage_sockets;
+mod predict;
 mod refusals;
 mod saturation;
 mod secrets;

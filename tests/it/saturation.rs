@@ -4,8 +4,9 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use tollgate::engine::{Ask, End, Gates, Grant, Machine, Settlement, Source, Submitted, Wake};
-use tollgate::{Charge, Dimension, Limit, MINUTE};
+use tollgate::engine::{Ask, End, Gates, Grant, Machine, Source, Submitted, Wake};
+use tollgate::providers::{Rule, Rules};
+use tollgate::{Charge, Dimension, Limit, MINUTE, Provider};
 
 /// A refilling limit as the provider sees it: a level that leaks, in exact integers of token × nanosecond.
 struct Server {
@@ -67,8 +68,8 @@ fn saturate(rpm: u64, tpm: u64, largest: u64, latency: Duration, network: Networ
     let start = Instant::now();
     let end = start + 10 * MINUTE;
     let limits = [Limit::rpm(rpm), Limit::tpm(tpm)];
-    let settlement = if refund > 0.0 { Settlement::Always } else { Settlement::Never };
-    let mut gates = Gates::new(settlement, Duration::from_millis(500));
+    let rule = if refund > 0.0 { Rule::Usage } else { Rule::LargerPlusCap };
+    let mut gates = Gates::new(Provider::Openai, Duration::from_millis(500)).charged_by(Rules::of(&[rule]));
     gates.set(&limits.map(|limit| (limit, Source::Configured)), start);
     let mut lane: Machine<Charge> = Machine::new(gates, start);
     let mut servers = limits.map(|limit| Server::new(limit, start));

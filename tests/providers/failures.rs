@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use serde_json::json;
 use tollgate::providers::{Provider, Retry, classify_stream_error};
 
@@ -19,6 +21,25 @@ fn the_word_of_the_provider_on_retries_is_heard_but_not_against_its_own_body() {
     ];
     for (lines, status, body, retry) in rows {
         assert_eq!(classified(Openai, status, lines, body).retry(), retry, "{status} {lines} {body}");
+    }
+}
+
+#[test]
+fn failures_for_the_rate_of_sending_say_how_long_to_hold_a_lower_one() {
+    let minutes = |minutes: u64| Some(Duration::from_secs(60 * minutes));
+    let code = |code: &str| openai(json!("rate_limit_error"), json!(code), "");
+    let rows = [
+        (Openai, 429, "", code("slow_down"), minutes(15)),
+        (Openai, 429, "retry-after: 1200", code("slow_down"), minutes(20)),
+        (Openai, 429, "", openai(json!("resource_unavailable"), json!(null), "Resource Unavailable"), minutes(1)),
+        (Anthropic, 429, "", anthropic("rate_limit_error", "stay within the acceleration limit"), minutes(1)),
+        (Anthropic, 529, "", anthropic("overloaded_error", "Overloaded"), minutes(1)),
+        (Openai, 429, "", code("rate_limit_exceeded"), None),
+        (Openai, 503, "retry-after: 5", code("server_is_overloaded"), None),
+        (Openai, 500, "", String::new(), None),
+    ];
+    for (provider, status, lines, body, hold) in rows {
+        assert_eq!(classified(provider, status, lines, &body).slow_down(), hold, "{status} {body}");
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use tollgate::mock::{LimitChange, Outage, OutageKind};
 use tollgate::{Limits, Provider, Shape};
 
 /// Sends requests to LLM APIs as fast as the rate limits allow, and not faster.
@@ -55,6 +56,8 @@ pub(crate) struct RunArgs {
     pub(crate) target: TargetArgs,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
+    #[command(flatten)]
+    pub(crate) cache: CacheArgs,
     #[command(flatten)]
     pub(crate) mock: MockedArgs,
     #[command(flatten)]
@@ -224,6 +227,30 @@ impl AmountArgs {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Equal rows")]
+pub(crate) struct CacheArgs {
+    /// Keep answers in this folder, and send no row whose answer is there; only rows with temperature 0, and embeddings
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache: Option<PathBuf>,
+
+    /// The same, in memory and for this run only
+    #[arg(long, conflicts_with = "cache")]
+    pub(crate) cache_memory: bool,
+
+    /// Rows of any temperature: equal ones get the same answer
+    #[arg(long)]
+    pub(crate) cache_sampled: bool,
+
+    /// How long an answer is good [default: 86400]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) cache_ttl: Option<Duration>,
+
+    /// When the provider fails, take an answer that has been too old for no longer than this
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) stale_if_error: Option<Duration>,
+}
+
+#[derive(Debug, clap::Args)]
 #[command(next_help_heading = "With --mock")]
 pub(crate) struct MockedArgs {
     /// How long the mock's answers take, give or take a quarter [default: 0.8]
@@ -237,6 +264,22 @@ pub(crate) struct MockedArgs {
     /// Let the mock give back tokens that were reserved and not used
     #[arg(long, requires = "mock")]
     pub(crate) mock_settle: bool,
+
+    /// How the mock enforces its limits, written as for --shape [default: as --shape says, else refill]
+    #[arg(long, value_name = "SHAPE", value_parser = shape, requires = "mock")]
+    pub(crate) mock_shape: Vec<(ShapeOf, Shape)>,
+
+    /// What the mock charges at admission
+    #[arg(long, value_enum, value_name = "RULE", default_value_t = ChargeArg::Sum)]
+    pub(crate) mock_charge: ChargeArg,
+
+    /// Of what instant the mock's headers tell
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = StampArg::Completion)]
+    pub(crate) mock_headers: StampArg,
+
+    /// After so many seconds the mock's limits become this many times what they were; may be given several times
+    #[arg(long, value_name = "SECONDS:FACTOR", value_parser = change, requires = "mock")]
+    pub(crate) mock_change: Vec<LimitChange>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -261,6 +304,8 @@ Examples:
     tollgate mock --tier 1 --model gpt-4o-mini --latency 0.8
   Limits of your own, and one request in fifty fails:
     tollgate mock --rpm 60 --tpm 30k --error-503 0.02
+  Requests in slices of ten seconds and tokens in fixed minutes, as Azure counts them; everything halves after two minutes:
+    tollgate mock --rpm 60 --tpm 30k --shape rpm=slice:10 --shape tpm=fixed --change 120:0.5
   Then, in another terminal:
     OPENAI_BASE_URL=http://127.0.0.1:8080/v1 OPENAI_API_KEY=anything python my_script.py
     curl http://127.0.0.1:8080/stats";
@@ -302,9 +347,30 @@ pub(crate) struct MockLimitArgs {
     #[command(flatten)]
     pub(crate) amounts: AmountArgs,
 
+    /// How the limits are enforced: refill, sliding, fixed, slice:SECONDS, calendar:pacific or calendar:utc; for one of
+    /// them rpm=…, tpm=… or day=… [default: refill]
+    #[arg(long, value_name = "SHAPE", value_parser = shape)]
+    pub(crate) shape: Vec<(ShapeOf, Shape)>,
+
+    /// When the first whole window of fixed and slice begins, after the start [default: told by the seed]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) phase: Option<Duration>,
+
+    /// After so many seconds all limits become this many times what they were; may be given several times
+    #[arg(long, value_name = "SECONDS:FACTOR", value_parser = change)]
+    pub(crate) change: Vec<LimitChange>,
+
     /// What a request is charged at admission
     #[arg(long, value_enum, value_name = "RULE", default_value_t = ChargeArg::Sum)]
     pub(crate) charge: ChargeArg,
+
+    /// How its input is counted for that
+    #[arg(long, value_enum, value_name = "HOW", default_value_t = CountArg::Chars)]
+    pub(crate) count: CountArg,
+
+    /// Output tokens charged for a request without a cap; 0 charges them when the answer is complete
+    #[arg(long, value_name = "N", default_value_t = 217)]
+    pub(crate) predict: u64,
 
     /// Correct the charge to the real usage when the answer is complete [default]
     #[arg(long, overrides_with = "no_settle")]
@@ -321,6 +387,26 @@ pub(crate) enum ChargeArg {
     Sum,
     /// The larger of the two
     Max,
+    /// The input, and the real output when the answer is complete
+    Input,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CountArg {
+    /// Characters ÷ 4
+    Chars,
+    /// As in the answer's usage
+    Exact,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StampArg {
+    /// There are no rate-limit headers
+    None,
+    /// As it was when the request was admitted
+    Admission,
+    /// As it is when the answer is complete
+    Completion,
 }
 
 #[derive(Debug, clap::Args)]
@@ -330,7 +416,11 @@ pub(crate) struct BehaviourArgs {
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "0")]
     pub(crate) latency: Duration,
 
-    /// Seed of latencies, lengths and faults
+    /// Of what instant the rate-limit headers tell
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = StampArg::Completion)]
+    pub(crate) headers: StampArg,
+
+    /// Seed of latencies, lengths, faults and the phase of windows
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,
 }
@@ -356,12 +446,39 @@ pub(crate) struct FaultArgs {
     /// Let the body trickle
     #[arg(long, value_name = "P", default_value_t = 0.0)]
     pub(crate) slow_body: f64,
+    /// Fail every call from one second up to another: with 503, or with `:reset` or `:hang`; may be given several times
+    #[arg(long, value_name = "FROM..TO[:KIND]", value_parser = outage, help_heading = "Outages")]
+    pub(crate) outage: Vec<Outage>,
+}
+
+/// `60:0.5`.
+fn change(text: &str) -> Result<LimitChange, String> {
+    let wrong = || "expected SECONDS:FACTOR, such as 60:0.5".to_owned();
+    let (at, factor) = text.split_once(':').ok_or_else(wrong)?;
+    let factor: f64 = factor.trim().parse().map_err(|_| wrong())?;
+    if !(factor > 0.0 && factor.is_finite()) {
+        return Err(wrong());
+    }
+    Ok(LimitChange { at: seconds(at)?, factor })
 }
 
 /// A number of seconds, fractions allowed.
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.trim().parse().map_err(|_| "expected a number of seconds, such as 0.8".to_owned())?;
     Duration::try_from_secs_f64(seconds).map_err(|_| "expected a number of seconds from 0 on".to_owned())
+}
+
+/// `5..35`, `5..35:hang`: seconds after the start, and what it looks like.
+fn outage(text: &str) -> Result<Outage, String> {
+    let (times, kind) = text.split_once(':').unwrap_or((text, "503"));
+    let kind = match kind {
+        "503" => OutageKind::Error503,
+        "reset" => OutageKind::Reset,
+        "hang" => OutageKind::Hang,
+        other => return Err(format!("unknown kind `{other}`; expected 503, reset or hang")),
+    };
+    let (from, to) = times.split_once("..").ok_or("expected two numbers of seconds, such as 5..35")?;
+    Ok(Outage { from: seconds(from)?, to: seconds(to)?, kind })
 }
 
 /// A whole number above zero, as people write large ones: `30_000`, `30,000`, `200k`, `2m`.
@@ -386,6 +503,16 @@ mod tests {
     #[test]
     fn the_definition_holds_together() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn outages_are_read_with_and_without_a_kind() {
+        let read = |text| outage(text).map(|outage| (outage.from.as_millis(), outage.to.as_millis(), outage.kind));
+        assert_eq!(read("5..35"), Ok((5_000, 35_000, OutageKind::Error503)));
+        assert_eq!(read("0.5..1:hang"), Ok((500, 1_000, OutageKind::Hang)));
+        for wrong in ["5", "5..", "a..b", "1..2:fire"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, bail};
 use comfy_table::{Table, presets};
-use tollgate::mock::{ChargeRule, Faults, Latency, Mock, MockConfig, MockLimits, Stats};
+use tollgate::mock::{ChargeRule, Count, Faults, Latency, Mock, MockConfig, MockLimits, MockShapes, Stamp, Stats};
 use tollgate::providers::{self, Provider};
-use tollgate::{DAY, Dimension, Limit, Limits, MINUTE};
+use tollgate::{DAY, Dimension, Limit, Limits, MINUTE, Shape};
 
 use crate::Exit;
-use crate::args::{BehaviourArgs, ChargeArg, FaultArgs, MockArgs, MockLimitArgs};
+use crate::args::{BehaviourArgs, ChargeArg, CountArg, FaultArgs, MockArgs, MockLimitArgs, ShapeOf, StampArg};
 use crate::show;
 use crate::stop::{Level, Stop};
 
@@ -45,22 +45,58 @@ fn say(text: &str) {
 
 fn config(args: MockArgs) -> Result<MockConfig> {
     let MockArgs { port, host, api_key, limits, behaviour, faults } = args;
-    let BehaviourArgs { latency, seed } = behaviour;
-    let FaultArgs { error_503, error_500, error_429, reset, hang, slow_body } = faults;
+    let BehaviourArgs { latency, headers, seed } = behaviour;
+    let FaultArgs { error_503, error_500, error_429, reset, hang, slow_body, outage } = faults;
     Ok(MockConfig {
         listen: SocketAddr::new(host, port),
-        charge: match limits.charge {
-            ChargeArg::Sum => ChargeRule::InputPlusCap,
-            ChargeArg::Max => ChargeRule::MaxOfInputAndCap,
+        charge: rule(limits.charge),
+        count: match limits.count {
+            CountArg::Chars => Count::Characters,
+            CountArg::Exact => Count::Exact,
         },
+        predicted_output: limits.predict,
+        phase: limits.phase,
+        changes: limits.change.clone(),
+        headers: stamp(headers),
         settle: limits.settle || !limits.no_settle,
         limits: mock_limits(&limits)?,
         latency: if latency.is_zero() { Latency::default() } else { Latency::about(latency) },
         seed,
         faults: Faults { error_503, error_500, error_429, reset, hang, slow_body, ..Faults::default() },
+        outages: outage,
         keys: (!api_key.is_empty()).then_some(api_key),
         ..MockConfig::default()
     })
+}
+
+pub(crate) fn rule(charge: ChargeArg) -> ChargeRule {
+    match charge {
+        ChargeArg::Sum => ChargeRule::InputPlusCap,
+        ChargeArg::Max => ChargeRule::MaxOfInputAndCap,
+        ChargeArg::Input => ChargeRule::InputOnly,
+    }
+}
+
+pub(crate) fn stamp(headers: StampArg) -> Stamp {
+    match headers {
+        StampArg::None => Stamp::None,
+        StampArg::Admission => Stamp::Admission,
+        StampArg::Completion => Stamp::Completion,
+    }
+}
+
+/// Writes what was typed over `shapes`; of two for one limit, the later holds.
+pub(crate) fn reshape(shapes: &mut MockShapes, typed: &[(ShapeOf, Shape)]) {
+    for (which, shape) in typed {
+        let MockShapes { rpm, rpd, tpm, tpd } = shapes;
+        let places = match which {
+            ShapeOf::All => vec![rpm, rpd, tpm, tpd],
+            ShapeOf::Requests => vec![rpm],
+            ShapeOf::Tokens => vec![tpm],
+            ShapeOf::Days => vec![rpd, tpd],
+        };
+        places.into_iter().for_each(|place| *place = *shape);
+    }
 }
 
 fn mock_limits(args: &MockLimitArgs) -> Result<MockLimits> {
@@ -80,6 +116,7 @@ fn mock_limits(args: &MockLimitArgs) -> Result<MockLimits> {
     limits.rpd = typed.rpd.or(limits.rpd);
     limits.tpm = typed.tpm.or(limits.tpm);
     limits.tpd = typed.tpd.or(limits.tpd);
+    reshape(&mut limits.shapes, &args.shape);
     Ok(limits)
 }
 
@@ -87,22 +124,29 @@ fn mock_limits(args: &MockLimitArgs) -> Result<MockLimits> {
 pub(crate) fn enforced(limits: impl IntoIterator<Item = Limit>) -> MockLimits {
     let mut enforced = MockLimits::default();
     for limit in limits {
-        match (limit.dimension, limit.window) {
-            (Dimension::Requests, MINUTE) => enforced.rpm = Some(limit.amount),
-            (Dimension::Requests, DAY) => enforced.rpd = Some(limit.amount),
-            (Dimension::Tokens, MINUTE) => enforced.tpm = Some(limit.amount),
-            (Dimension::Tokens, DAY) => enforced.tpd = Some(limit.amount),
-            _ => {}
-        }
+        let MockLimits { rpm, rpd, tpm, tpd, shapes } = &mut enforced;
+        let (amount, shape) = match (limit.dimension, limit.window) {
+            (Dimension::Requests, MINUTE) => (rpm, &mut shapes.rpm),
+            (Dimension::Requests, DAY) => (rpd, &mut shapes.rpd),
+            (Dimension::Tokens, MINUTE) => (tpm, &mut shapes.tpm),
+            (Dimension::Tokens, DAY) => (tpd, &mut shapes.tpd),
+            _ => continue,
+        };
+        *amount = Some(limit.amount);
+        *shape = limit.shape.unwrap_or(*shape);
     }
     enforced
 }
 
 fn described(limits: &MockLimits) -> String {
-    let MockLimits { rpm, rpd, tpm, tpd } = *limits;
-    let named = [("RPM", rpm), ("RPD", rpd), ("TPM", tpm), ("TPD", tpd)];
-    let set: Vec<_> =
-        named.iter().filter_map(|(name, amount)| Some(format!("{name} {}", show::count((*amount)?)))).collect();
+    let MockLimits { rpm, rpd, tpm, tpd, shapes } = *limits;
+    let named =
+        [("RPM", rpm, shapes.rpm), ("RPD", rpd, shapes.rpd), ("TPM", tpm, shapes.tpm), ("TPD", tpd, shapes.tpd)];
+    let describe = |(name, amount, shape): (&str, Option<u64>, Shape)| {
+        let shape = if shape == Shape::Refill { String::new() } else { format!(" ({shape})") };
+        Some(format!("{name} {}{shape}", show::count(amount?)))
+    };
+    let set: Vec<_> = named.into_iter().filter_map(describe).collect();
     if set.is_empty() { "none".to_owned() } else { set.join(", ") }
 }
 

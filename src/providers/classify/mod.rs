@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use self::body::ErrorBody;
 use super::{Observation, Provider};
-use crate::cost::{DAY, Dimension, Limit};
+use crate::cost::{DAY, Dimension, Limit, MINUTE};
 
 pub use self::class::{Class, Retry};
 pub(crate) use self::mask::clean;
@@ -78,6 +78,11 @@ impl Failure {
         }
     }
 
+    /// An answer that came whole and cannot be used: no JSON where there has to be.
+    pub(crate) fn unusable(message: &str) -> Self {
+        Self { class: Class::ServerError, ..Self::unanswered(mask::clean(message)) }
+    }
+
     /// Whether to send the request again: the class's answer, unless the provider objects by `x-should-retry`.
     ///
     /// `false` always holds. `true` is only believed where the class is a guess from the status: some send it along
@@ -88,6 +93,27 @@ impl Failure {
             (Some(true), Class::Invalid | Class::Forbidden | Class::NotFound) => Retry::Backoff,
             (_, class) => class.retry(),
         }
+    }
+
+    /// Whether it tells that the provider is failing rather than refusing: 5xx, no answer, an unusable one, or such an error
+    /// inside of a stream. A 4xx is an answer, whatever it says.
+    pub fn is_outage(&self) -> bool {
+        self.class.is_provider_trouble() && !(400..500).contains(&self.status)
+    }
+
+    /// How long to send no faster than what last went well, where the rate of sending led to this failure.
+    ///
+    /// OpenAI asks for 15 minutes after `slow_down`; others name no time.
+    pub fn slow_down(&self) -> Option<Duration> {
+        let code = |name: &str| self.code.as_deref() == Some(name);
+        let hold = match self.class {
+            Class::SlowDown if code("slow_down") => 15 * MINUTE,
+            Class::SlowDown | Class::CapacityUnavailable => MINUTE,
+            // Anthropic's overload; that of others is answered by 503, as an outage is.
+            Class::Overloaded if self.status == 529 || code("overloaded_error") => MINUTE,
+            _ => return None,
+        };
+        Some(self.wait.map_or(hold, |wait| wait.max(hold)))
     }
 }
 

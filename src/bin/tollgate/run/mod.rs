@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tokio::time::Instant;
-use tollgate::mock::{Latency, Mock, MockConfig, Stats};
+use tollgate::mock::{Mock, Stats};
 use tollgate::{Scheduler, tokens};
 
 use self::check::{Check, Checked};
@@ -39,7 +39,7 @@ use self::tally::Tally;
 use self::work::Job;
 use crate::Exit;
 use crate::args::{RunArgs, Uncertain};
-use crate::mock::enforced;
+use crate::mock::{enforced, reshape};
 use crate::show;
 use crate::stop::{Level, Stop};
 
@@ -84,8 +84,8 @@ pub(crate) async fn run(args: RunArgs) -> Result<Exit> {
     }
     let console = Console::new(settings.talk, checked.rows, checked.rows - left);
     introduce(&console, &settings, &checked, &output);
-    let mock = match settings.mock {
-        Some(mock) => Some(start_mock(mock, &sizes, &checked).await?),
+    let mock = match &settings.mock {
+        Some(mock) => Some(start_mock(mock.clone(), &sizes, &checked).await?),
         None => None,
     };
     let pool = |queue: &check::Queue| sizes.lane_of(&queue.model).pool;
@@ -109,6 +109,9 @@ pub(crate) async fn run(args: RunArgs) -> Result<Exit> {
         left,
         trouble: OnceLock::new(),
     });
+    for warning in job.scheduler.cache_warnings() {
+        job.console.say(&format!("warning: {warning}"));
+    }
     finish(job, &settings, input, checked, mock, report).await
 }
 
@@ -130,6 +133,10 @@ async fn finish(
     progress.abort();
     draining.abort();
     let written = written(writer, &job.stop).await;
+    // A second Ctrl-C does not wait for the disk.
+    if job.stop.level() < Level::Now {
+        job.scheduler.save_cache().await;
+    }
     job.console.clear();
     let stats: Option<Stats> = match mock {
         Some(mock) => Some(mock.shutdown().await),
@@ -249,10 +256,11 @@ fn introduce(console: &Console, settings: &Settings, checked: &Checked, output: 
 
 /// A mock that enforces what the scheduler was told, model by model.
 async fn start_mock(mock: MockSettings, sizes: &Scheduler, checked: &Checked) -> Result<Mock> {
-    let limits = |model: &str| enforced(sizes.lane_of(model).status.gates.iter().map(|gate| gate.limit));
-    let models = checked.queues.iter().map(|queue| (queue.model.clone(), limits(&queue.model))).collect();
-    let MockSettings { latency, seed, settle } = mock;
-    let latency = if latency.is_zero() { Latency::default() } else { Latency::about(latency) };
-    let config = MockConfig { models, latency, seed, settle, ..MockConfig::default() };
+    let MockSettings { mut config, shapes } = mock;
+    for queue in &checked.queues {
+        let mut limits = enforced(sizes.lane_of(&queue.model).status.gates.iter().map(|gate| gate.limit));
+        reshape(&mut limits.shapes, &shapes);
+        config.models.insert(queue.model.clone(), limits);
+    }
     Mock::start(config).await.context("cannot start the mock")
 }

@@ -9,8 +9,9 @@ use anyhow::{Context, Result};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use tempfile::NamedTempFile;
+use tollgate::engine::{Predictions, Source};
 use tollgate::mock::Stats;
-use tollgate::{LaneSnapshot, engine::Source};
+use tollgate::{CacheStats, LaneSnapshot};
 
 use super::check::Checked;
 use super::work::Job;
@@ -34,6 +35,8 @@ pub(crate) struct Report {
     estimated_tokens: u64,
     /// … and what they used.
     used_tokens: u64,
+    /// How well outputs without a cap were guessed; `null` where every row has one.
+    guesses: Option<Guesses>,
     /// Attempts admitted.
     attempts: u64,
     /// Answers that refused for a limit (429).
@@ -41,10 +44,40 @@ pub(crate) struct Report {
     retries: u64,
     /// Attempts that failed in other ways.
     failed_attempts: u64,
+    /// Times that the provider was failing for everybody, and was waited for.
+    outages: u64,
     interrupted: bool,
+    /// How often the cache helped; missing without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache: Option<CacheStats>,
     /// What the embedded mock saw.
     #[serde(skip_serializing_if = "Option::is_none")]
     mock: Option<Stats>,
+}
+
+/// The guessed outputs of answers whose usage is known, in tokens.
+#[derive(Debug, Serialize)]
+struct Guesses {
+    requests: u64,
+    predicted: u64,
+    used: u64,
+    /// By how much a guess was wrong in the mean, above or below.
+    mean_error: f64,
+    /// The share of requests that used no more than was reserved.
+    covered: f64,
+}
+
+impl Guesses {
+    fn all(lanes: &[LaneSnapshot]) -> Option<Self> {
+        let sum = lanes.iter().fold(Predictions::default(), |sum, lane| sum.plus(&lane.status.predictions));
+        (sum.requests > 0).then(|| Self {
+            requests: sum.requests,
+            predicted: sum.predicted,
+            used: sum.used,
+            mean_error: sum.mean_error(),
+            covered: sum.share_covered(),
+        })
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -133,11 +166,14 @@ impl Report {
             limits,
             estimated_tokens: sum(|lane| lane.status.estimated.tokens),
             used_tokens: sum(|lane| lane.status.used.tokens),
+            guesses: Guesses::all(&lanes),
             attempts: sum(|lane| lane.status.admitted),
             rate_limited: sum(|lane| lane.counters.rate_limited),
             retries: sum(|lane| lane.counters.retries),
             failed_attempts: sum(|lane| lane.counters.failed),
+            outages: sum(|lane| lane.counters.outages),
             interrupted: job.stop.interrupted(),
+            cache: job.scheduler.cache_stats(),
             mock,
         }
     }
@@ -172,6 +208,12 @@ impl Report {
         if left > 0 {
             row("left", show::count(left));
         }
+        if let Some(cache) = &self.cache {
+            let CacheStats { fresh, shared, stale, .. } = cache;
+            let [fresh, shared, stale] = [fresh, shared, stale].map(|rows| show::count(*rows));
+            let answered = show::count(cache.answered());
+            row("answered without a call", format!("{answered} ({fresh} kept, {shared} shared, {stale} old)"));
+        }
         row("elapsed", time(self.elapsed_s));
         match self.ratio {
             Some(ratio) => {
@@ -185,9 +227,24 @@ impl Report {
             let (used, estimated) = (show::count(self.used_tokens), show::count(self.estimated_tokens));
             row("tokens used", format!("{used}, {share} of the {estimated} reserved"));
         }
+        if let Some(Guesses { requests, predicted, used, mean_error, covered }) = &self.guesses {
+            let each = |tokens: u64| show::count(tokens / requests);
+            let (mean, covered) = (show::count(mean_error.round() as u64), show::share(*covered));
+            row(
+                "output without a cap",
+                format!(
+                    "{} each, guessed {} (off by {mean} in the mean, {covered} covered)",
+                    each(*used),
+                    each(*predicted)
+                ),
+            );
+        }
         row("429s", show::count(self.rate_limited));
         row("retries", show::count(self.retries));
         row("other failed attempts", show::count(self.failed_attempts));
+        if self.outages > 0 {
+            row("outages waited for", show::count(self.outages));
+        }
         if self.limits.is_empty() {
             return table.to_string();
         }

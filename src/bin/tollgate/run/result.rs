@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use bytes::Bytes;
 use serde_json::value::RawValue;
 use tollgate::providers::{self, Class, Observation};
 use tollgate::{AcquireError, Error, Failure, Provider, Refusal, Secret};
@@ -15,7 +16,7 @@ pub(crate) struct Answer {
     pub(crate) provider: Provider,
     pub(crate) status: u16,
     pub(crate) request_id: Option<String>,
-    pub(crate) body: Vec<u8>,
+    pub(crate) body: Bytes,
 }
 
 /// Why a row has no good answer.
@@ -59,10 +60,12 @@ impl Outcome {
             (Error::Refused { reason, .. }, _) => Fault {
                 code: match reason {
                     AcquireError::Refused(Refusal::TooLarge { .. }) => "request_too_large".to_owned(),
+                    AcquireError::Refused(Refusal::BreakerOpen { .. }) => "provider_failing".to_owned(),
                     _ => "not_sent".to_owned(),
                 },
                 message: reason.to_string(),
-                general: false,
+                // All the others wait for the same.
+                general: matches!(reason, AcquireError::Refused(Refusal::BreakerOpen { .. })),
             },
             (_, Some(failure)) => Fault::of_failure(failure),
             (other, None) => Fault { code: "no_answer".to_owned(), message: chain(other), general: true },
@@ -149,8 +152,9 @@ pub(crate) fn line(row: &Row, outcome: Outcome, mask: &Mask) -> Vec<u8> {
 }
 
 /// The body on one line: as it came if it is JSON, else as a text.
-fn body(body: Vec<u8>, mask: &Mask) -> String {
-    let text = String::from_utf8(body).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
+fn body(body: Bytes, mask: &Mask) -> String {
+    let text =
+        String::from_utf8(body.into()).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
     let text = mask.clean(text);
     if json(text.as_bytes()).is_none() {
         return quoted(&text);
@@ -159,7 +163,7 @@ fn body(body: Vec<u8>, mask: &Mask) -> String {
     if text.contains(['\n', '\r']) { text.replace(['\n', '\r'], " ") } else { text }
 }
 
-fn json(bytes: &[u8]) -> Option<&RawValue> {
+pub(super) fn json(bytes: &[u8]) -> Option<&RawValue> {
     serde_json::from_slice(bytes).ok()
 }
 
@@ -169,8 +173,6 @@ fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::super::row::Shape;
     use super::*;
 
@@ -181,7 +183,7 @@ mod tests {
 
     fn answer(status: u16, body: &[u8]) -> Outcome {
         let (provider, request_id) = (Provider::Openai, Some("req_1".to_owned()));
-        Outcome::of_answer(Answer { provider, status, request_id, body: body.to_vec() })
+        Outcome::of_answer(Answer { provider, status, request_id, body: Bytes::copy_from_slice(body) })
     }
 
     #[test]

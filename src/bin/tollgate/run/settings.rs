@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use tollgate::mock::{Latency, MockConfig};
 use tollgate::{Account, Config, Key, Limits, Provider, Secret, Tier};
 
 use super::row::Shape;
-use crate::args::{LimitArgs, MockedArgs, RowArgs, RunArgs, TalkArgs, TargetArgs, Uncertain};
+use crate::args::{CacheArgs, LimitArgs, MockedArgs, RowArgs, RunArgs, ShapeOf, TalkArgs, TargetArgs, Uncertain};
+use crate::mock::{rule, stamp};
 use crate::show;
 
 /// RPM and TPM of `--mock` where nothing else is said: the shipped example takes a few seconds with them, and is held by them.
@@ -41,11 +43,12 @@ pub(crate) enum To {
 }
 
 /// How the embedded mock behaves.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct MockSettings {
-    pub(crate) latency: Duration,
-    pub(crate) seed: u64,
-    pub(crate) settle: bool,
+    /// Everything but its limits, which are those that the scheduler was told …
+    pub(crate) config: MockConfig,
+    /// … in these shapes.
+    pub(crate) shapes: Vec<(ShapeOf, tollgate::Shape)>,
 }
 
 /// How much to tell.
@@ -78,7 +81,7 @@ pub(crate) struct Settings {
 
 impl Settings {
     pub(crate) fn new(args: RunArgs) -> Result<Self> {
-        let RunArgs { input, rows, target, limits, mock, talk } = args;
+        let RunArgs { input, rows, target, limits, cache, mock, talk } = args;
         let RowArgs { output, endpoint, skip_invalid, retry_failed, uncertain } = rows;
         let TalkArgs { report, quiet, verbose } = talk;
         let mut warnings = Vec::new();
@@ -94,11 +97,23 @@ impl Settings {
             bail!("--retry-failed needs a file of results; name it with -o");
         }
 
-        let (config, secrets) = config(&target, &limits, &from)?;
+        let (mut config, secrets) = config(&target, &limits, &from)?;
+        set_cache(&mut config, cache)?;
         let mock = target.mock.then(|| {
-            let MockedArgs { mock_latency, mock_seed, mock_settle } = mock;
+            let MockedArgs {
+                mock_latency,
+                mock_seed: seed,
+                mock_settle: settle,
+                mock_shape: shapes,
+                mock_charge,
+                mock_headers,
+                mock_change: changes,
+            } = mock;
             let latency = mock_latency.unwrap_or(Duration::from_millis(800));
-            MockSettings { latency, seed: mock_seed, settle: mock_settle }
+            let latency = if latency.is_zero() { Latency::default() } else { Latency::about(latency) };
+            let (charge, headers) = (rule(mock_charge), stamp(mock_headers));
+            let config = MockConfig { latency, seed, settle, charge, headers, changes, ..MockConfig::default() };
+            MockSettings { config, shapes }
         });
         let account = first(&config);
         let limited = account.tier.is_some() || account.limits != Limits::default() || !account.models.is_empty();
@@ -197,6 +212,23 @@ fn config(target: &TargetArgs, limits: &LimitArgs, from: &From) -> Result<(Confi
     };
     let secrets = secrets.into_iter().filter(|secret: &Secret| secret.expose().len() >= SHORTEST_SECRET).collect();
     Ok((config, secrets))
+}
+
+fn set_cache(config: &mut Config, typed: CacheArgs) -> Result<()> {
+    let CacheArgs { cache, cache_memory, cache_sampled, cache_ttl, stale_if_error } = typed;
+    if cache.is_some() || cache_memory {
+        config.cache.get_or_insert_default().folder = cache;
+    }
+    let Some(config) = &mut config.cache else {
+        if cache_sampled || cache_ttl.is_some() || stale_if_error.is_some() {
+            bail!("there is no cache to be set up; add --cache DIR or --cache-memory");
+        }
+        return Ok(());
+    };
+    config.sampled |= cache_sampled;
+    config.ttl = cache_ttl.unwrap_or(config.ttl);
+    config.stale_if_error = stale_if_error.unwrap_or(config.stale_if_error);
+    Ok(())
 }
 
 fn set_limits(account: &mut Account, target: &TargetArgs, limits: &LimitArgs) {
@@ -336,7 +368,8 @@ pub(crate) fn with_address(config: &Config, url: Option<String>) -> Config {
 
 /// Opens nothing and sends nothing: a scheduler that is only asked for sizes and limits.
 pub(crate) fn checker(config: &Config) -> Result<tollgate::Scheduler> {
-    tollgate::Scheduler::from_config(config.clone()).context("the settings do not fit together")
+    let config = Config { cache: None, ..config.clone() };
+    tollgate::Scheduler::from_config(config).context("the settings do not fit together")
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 
@@ -14,13 +14,14 @@ use http::HeaderMap;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tollgate::{Attempt, Request, Scheduler, providers};
+use tollgate::providers::{self, Observation};
+use tollgate::{Attempt, Error, Lookup, Reply, Request, Scheduler, Target};
 
 use super::check::{Place, Queue};
 use super::console::Console;
 use super::input::{Input, Places};
 use super::output::Output;
-use super::result::{Answer, Mask, Outcome, line};
+use super::result::{Answer, Mask, Outcome, json, line};
 use super::row::{Id, Row, Shape};
 use super::tally::Tally;
 use crate::stop::{Level, Stop};
@@ -75,7 +76,7 @@ impl Job {
             }
         };
         let ended = {
-            let mut work = pin!(self.scheduler.submit(Request::from(prompt), call));
+            let mut work = pin!(self.answer(&row, Request::from(prompt), call));
             let mut stopped = pin!(self.stop.reached(Level::Drain));
             // What waits is given up when told to stop, what was sent is not.
             poll_fn(|context| {
@@ -121,6 +122,51 @@ impl Job {
         Ok(true)
     }
 
+    /// What the cache knows, or what `call` brings.
+    async fn answer<C>(
+        &self,
+        row: &Row,
+        request: Request,
+        mut call: impl FnMut(Attempt) -> C,
+    ) -> Result<Option<Answer>, Error<reqwest::Error>>
+    where
+        C: Future<Output = Result<Option<Answer>, reqwest::Error>>,
+    {
+        let lead = match self.scheduler.lookup(&request, &row.path, &row.body).await {
+            Lookup::Hit(reply) => return Ok(Some(self.cached(reply))),
+            Lookup::Failed { failure, attempts } => return Err(Error::Shared { failure, attempts }),
+            Lookup::Miss(lead) => lead,
+            _ => return self.scheduler.submit(request, call).await,
+        };
+        let attempts = AtomicU32::new(0);
+        let led = |attempt: Attempt| {
+            lead.sent(&attempt);
+            attempts.store(attempt.number(), Relaxed);
+            call(attempt)
+        };
+        let ended = self.scheduler.submit(request, led).await;
+        let old = match &ended {
+            Ok(Some(answer)) if answer.status >= 400 => {
+                let failure =
+                    providers::classify(answer.provider, answer.status, &Observation::default(), &answer.body);
+                lead.failed(&failure, attempts.load(Relaxed))
+            }
+            Ok(Some(answer)) => {
+                lead.answered(answer.status, answer.request_id.clone(), answer.body.clone());
+                None
+            }
+            Ok(None) => None,
+            Err(error) => lead.failed_with(error),
+        };
+        old.map_or(ended, |old| Ok(Some(self.cached(old))))
+    }
+
+    /// An answer that no call was made for. Those of earlier runs are of the provider that is asked.
+    fn cached(&self, reply: Reply) -> Answer {
+        let provider = reply.target.as_ref().map_or(self.shape.provider, Target::provider);
+        Answer { provider, status: reply.status, request_id: reply.request_id, body: reply.body }
+    }
+
     /// One attempt; `None` when it could not be noted and was not sent.
     async fn attempt(&self, attempt: &Attempt, row: &Row) -> Result<Option<Answer>, reqwest::Error> {
         self.tally.admitted(self.began.elapsed());
@@ -141,8 +187,10 @@ impl Job {
             attempt.error_body(&body);
         } else if let Some(usage) = providers::usage_in_bytes(&body) {
             attempt.usage(usage);
+        } else if json(&body).is_none() {
+            attempt.unusable("the answer is not JSON");
         }
-        Ok(Some(Answer { provider: attempt.provider(), status, request_id, body: body.into() }))
+        Ok(Some(Answer { provider: attempt.provider(), status, request_id, body }))
     }
 }
 

@@ -1,0 +1,486 @@
+//! What is believed of a limit that nobody described in full: a version space.
+//!
+//! How a limit is enforced (its shape) and what a request is charged (its rule) are a small set of hypotheses, each with
+//! its own books. A request goes when every hypothesis still alive would let it. Every answer is held against all of them:
+//! those that it contradicts often enough die. So the first request is as safe as under the worst of them, and the last as
+//! fast as under the true one. A refusal that no living hypothesis explains brings the dead back.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use super::book::Book;
+use super::refill::Refill;
+use super::sight::{Doubtful, Sight, Verdict};
+use super::window::{Ends, Window};
+use crate::cost::{Dimension, Limit, MINUTE, SECOND, Shape};
+use crate::providers::{Amounts, Rule, Rules};
+
+/// Contradictions in a row that kill: other users, rounding or a lost answer make one, and sometimes two.
+const VOTES: u8 = 3;
+/// By so many requests a slice is overdrawn to see whether it is there: a wrong guess costs as many refusals.
+const EXCESS: u64 = 6;
+/// Limits with fewer requests per slice than this are tested once: a burst of that size rarely falls on two slices.
+const SMALL_SLICE: u64 = 100;
+/// Tokens of a request, where only its size in a slice matters.
+const USUAL: u64 = 500;
+/// Shapes that are not known are looked for in windows up to this long.
+const LONGEST: Duration = Duration::from_secs(3_600);
+
+/// The hypotheses about one limit.
+#[derive(Debug)]
+pub(super) struct Belief {
+    limit: Limit,
+    /// The rules that the provider may have.
+    rules: Rules,
+    margin: Duration,
+    hypotheses: Vec<Hypothesis>,
+    /// Resets have killed what then turned out to be true: they mean something else here.
+    resets_lie: bool,
+}
+
+/// One shape, with the books of all rules.
+#[derive(Debug)]
+struct Hypothesis {
+    shape: Shape,
+    book: Book,
+    /// The rules by which it may still be.
+    alive: Rules,
+    over: [u8; Rule::ALL.len()],
+    under: [u8; Rule::ALL.len()],
+    /// Resets in a row that the shape does not explain.
+    odd_resets: u8,
+    test: Option<Test>,
+}
+
+/// A slice that is only suspected lets a few more pass, to see whether they are refused.
+#[derive(Clone, Copy, Debug)]
+struct Test {
+    /// Bursts that have to pass.
+    bursts: u8,
+    /// Requests beyond the slice that passed in the present burst, and when it began.
+    passed: u8,
+    began: Option<Instant>,
+}
+
+impl Belief {
+    pub(super) fn new(
+        limit: Limit,
+        shape: Option<Shape>,
+        rules: Rules,
+        margin: Duration,
+        now: Instant,
+        wall: SystemTime,
+    ) -> Self {
+        let mut belief = Self { limit, rules, margin, hypotheses: Vec::new(), resets_lie: false };
+        match shape {
+            Some(shape) => belief.suppose(shape, None, now, wall),
+            None => {
+                for shape in [Shape::Refill, Shape::Sliding, Shape::Fixed] {
+                    belief.suppose(shape, None, now, wall);
+                }
+                for length in [SECOND, SECOND * 10] {
+                    let part = slice(&limit, length);
+                    let requests = if limit.dimension == Dimension::Requests { part } else { part / USUAL };
+                    // A slice of ten seconds matters only where its refusals would be many.
+                    if limit.window == MINUTE && (length == SECOND || requests >= 10 * SMALL_SLICE) {
+                        let bursts = if requests < SMALL_SLICE || length > SECOND { 1 } else { 3 };
+                        let test = Test { bursts, passed: 0, began: None };
+                        belief.suppose(Shape::Slice(length), Some(test), now, wall);
+                    }
+                }
+            }
+        }
+        belief
+    }
+
+    fn suppose(&mut self, shape: Shape, test: Option<Test>, now: Instant, wall: SystemTime) {
+        let Limit { amount, window, .. } = self.limit;
+        let window_of = |ends, amount, length: Duration| {
+            Book::Window(Window::new(amount, length, margin_for(self.margin, length), ends))
+        };
+        let book = match shape {
+            Shape::Refill => Book::Refill(Refill::new(amount, window, self.margin.min(window / 4), now)),
+            Shape::Sliding => window_of(Ends::Sliding, amount, window),
+            Shape::Fixed => window_of(Ends::Fixed(None), amount, window),
+            Shape::Slice(length) => window_of(Ends::Fixed(None), slice(&self.limit, length), length),
+            Shape::Calendar(zone) => window_of(Ends::midnight(zone, now, wall), amount, window),
+            Shape::Gauge => Book::Gauge { amount, level: Amounts::default() },
+        };
+        self.hypotheses.push(Hypothesis {
+            shape,
+            book,
+            alive: self.rules,
+            over: [0; Rule::ALL.len()],
+            under: [0; Rule::ALL.len()],
+            odd_resets: 0,
+            test,
+        });
+    }
+
+    /// The shapes that may be, and the rules.
+    pub(super) fn shapes(&self) -> Vec<Shape> {
+        self.living().filter(|hypothesis| hypothesis.test.is_none()).map(|hypothesis| hypothesis.shape).collect()
+    }
+
+    pub(super) fn rules(&self) -> Rules {
+        self.living().fold(Rules::NONE, |all, hypothesis| all.or(hypothesis.alive))
+    }
+
+    fn living(&self) -> impl Iterator<Item = &Hypothesis> {
+        self.hypotheses.iter().filter(|hypothesis| !hypothesis.alive.is_empty())
+    }
+
+    /// Whether `amounts` could ever pass.
+    pub(super) fn can_hold(&self, amounts: &Amounts) -> bool {
+        self.living().all(|hypothesis| {
+            let most = match hypothesis.shape {
+                Shape::Slice(length) => slice(&self.limit, length),
+                _ => self.limit.amount,
+            };
+            // A slice that is only suspected refuses nobody for good.
+            hypothesis.test.is_some() || hypothesis.alive.binding().iter().all(|rule| amounts[rule] <= most)
+        })
+    }
+
+    pub(super) fn fits(&mut self, amounts: &Amounts, now: Instant) -> bool {
+        let extra = self.extra(amounts);
+        self.hypotheses.iter_mut().filter(|hypothesis| !hypothesis.alive.is_empty()).all(|hypothesis| {
+            let extra = if hypothesis.test.is_some() { extra } else { 0 };
+            hypothesis.book.fits(amounts, hypothesis.alive.binding(), extra, now)
+        })
+    }
+
+    /// Charges every book; answers which suspected slices are overdrawn by it, as a bit for each hypothesis.
+    pub(super) fn charge(&mut self, amounts: &Amounts, now: Instant) -> u8 {
+        let mut overdrawn = 0;
+        for (i, hypothesis) in self.hypotheses.iter_mut().enumerate() {
+            let tested = hypothesis.test.is_some() && !hypothesis.alive.is_empty();
+            if tested && !hypothesis.book.fits(amounts, hypothesis.alive.binding(), 0, now) {
+                overdrawn |= 1 << i.min(7);
+            }
+            hypothesis.book.charge(amounts, now);
+        }
+        overdrawn
+    }
+
+    pub(super) fn refund(&mut self, amounts: &Amounts, at: Instant) {
+        self.hypotheses.iter_mut().for_each(|hypothesis| hypothesis.book.refund(amounts, at));
+    }
+
+    pub(super) fn ended(&mut self, amounts: &Amounts) {
+        self.hypotheses.iter_mut().for_each(|hypothesis| hypothesis.book.ended(amounts));
+    }
+
+    pub(super) fn settle(&mut self, charged: u64, used: (u64, u64), on_its_way: u64, at: Instant, now: Instant) {
+        for hypothesis in &mut self.hypotheses {
+            hypothesis.book.settle(charged, used, on_its_way, at, now);
+        }
+    }
+
+    pub(super) fn ready_at(&mut self, amounts: &Amounts, now: Instant) -> Instant {
+        let extra = self.extra(amounts);
+        let living = self.hypotheses.iter_mut().filter(|hypothesis| !hypothesis.alive.is_empty());
+        let ready = living.map(|hypothesis| {
+            let rules = hypothesis.alive.binding();
+            if hypothesis.test.is_some() && hypothesis.book.fits(amounts, rules, extra, now) {
+                return now;
+            }
+            hypothesis.book.ready_at(amounts, rules, now)
+        });
+        ready.max().unwrap_or(now)
+    }
+
+    fn extra(&self, amounts: &Amounts) -> u64 {
+        amounts[Rule::LargerPlusCap].saturating_mul(EXCESS)
+    }
+
+    /// What is used by the hypothesis that binds, and when the limit is full again.
+    pub(super) fn used(&mut self, now: Instant) -> (u64, Instant) {
+        let mut most = (0, now);
+        for hypothesis in self.hypotheses.iter_mut().filter(|hypothesis| hypothesis.test.is_none()) {
+            for rule in hypothesis.alive.binding().iter() {
+                if !matches!(hypothesis.shape, Shape::Slice(_)) || self.limit.window <= SECOND {
+                    most.0 = most.0.max(hypothesis.book.used(rule, now));
+                }
+                most.1 = most.1.max(hypothesis.book.full_at(rule, now));
+            }
+        }
+        most
+    }
+
+    /// Holds an answer against every hypothesis. `unseen` is what the count of requests says, by shape.
+    pub(super) fn learn(&mut self, sight: &Sight, doubtful: &Doubtful, unseen: &[(Shape, (u64, u64))]) {
+        self.learn_from_reset(sight);
+        let verdicts: Vec<_> =
+            self.hypotheses.iter_mut().map(|hypothesis| hypothesis.judge(sight, doubtful, unseen)).collect();
+        let explained = verdicts.iter().flatten().any(|(_, verdict)| *verdict == Verdict::Fits);
+        let sound = self.hypotheses.iter().filter(|hypothesis| hypothesis.test.is_none());
+        let mut left: usize = sound.map(|hypothesis| hypothesis.alive.len()).sum();
+        for (hypothesis, verdicts) in self.hypotheses.iter_mut().zip(&verdicts) {
+            for (rule, verdict) in verdicts {
+                // A number above all books is somebody else's use, and no reason to give up any of them.
+                let dead = hypothesis.vote(*rule, *verdict, explained);
+                if dead && left > 1 {
+                    hypothesis.alive = hypothesis.alive.without(*rule);
+                    left -= 1;
+                }
+            }
+        }
+        if !explained {
+            self.note_others(sight, doubtful, unseen);
+        } else {
+            self.keep_others(sight, doubtful, unseen);
+        }
+    }
+
+    /// Resets tell refill from windows, and where windows end.
+    fn learn_from_reset(&mut self, sight: &Sight) {
+        let Some(reset) = sight.reset.filter(|reset| !reset.is_zero() && !self.resets_lie) else { return };
+        let tolerance = Sight::tolerance(reset);
+        let more_than_one = self.living().filter(|hypothesis| hypothesis.test.is_none()).count() > 1;
+        for hypothesis in &mut self.hypotheses {
+            let explained = match &mut hypothesis.book {
+                Book::Refill(book) => sight.used == 0 || book.explains_reset(sight.used, reset, tolerance),
+                Book::Window(book) => match hypothesis.shape {
+                    // Windows that are counted end together with one of their slices.
+                    Shape::Fixed | Shape::Slice(_) => {
+                        let coarse = if tolerance > SECOND { tolerance } else { Duration::ZERO };
+                        let (sent, came) = sight.between;
+                        let earliest = (sent + reset).checked_sub(coarse).unwrap_or(sent);
+                        book.learn_end(earliest, came + reset + coarse)
+                    }
+                    _ => book.explains_reset(sight, reset, tolerance.max(SECOND)),
+                },
+                Book::Gauge { .. } => true,
+            };
+            hypothesis.odd_resets = if explained { 0 } else { hypothesis.odd_resets.saturating_add(1) };
+            if hypothesis.odd_resets >= VOTES {
+                let slice = length_of(&hypothesis.shape).is_some();
+                if more_than_one && !slice {
+                    hypothesis.alive = Rules::NONE;
+                } else if let Book::Window(book) = &mut hypothesis.book {
+                    book.forget_ends();
+                    hypothesis.odd_resets = 0;
+                }
+            }
+        }
+        if self.living().all(|hypothesis| hypothesis.test.is_some()) {
+            self.resets_lie = true;
+            self.revive();
+        }
+    }
+
+    /// What the count of requests says of how many the server had not seen, by each living shape.
+    pub(super) fn unseen(&mut self, sight: &Sight) -> Vec<(Shape, (u64, u64))> {
+        let living = self.hypotheses.iter_mut().filter(|hypothesis| !hypothesis.alive.is_empty());
+        living
+            .filter(|hypothesis| length_of(&hypothesis.shape).is_none())
+            .filter_map(|hypothesis| Some((hypothesis.shape, hypothesis.book.not_in(Rule::LargerPlusCap, sight)?)))
+            .collect()
+    }
+
+    /// The server holds more than any book: others use the limit as well, and their part is left to them.
+    fn note_others(&mut self, sight: &Sight, doubtful: &Doubtful, unseen: &[(Shape, (u64, u64))]) {
+        for hypothesis in &mut self.hypotheses {
+            let Some(rule) = hypothesis.alive.iter().next() else { continue };
+            let doubtful = hypothesis.doubtful(doubtful, unseen);
+            match &mut hypothesis.book {
+                Book::Refill(book) => book.tighten(sight.used, sight.latest),
+                Book::Window(book) if !matches!(hypothesis.shape, Shape::Slice(_)) => {
+                    book.note_others(rule, sight, &doubtful.by(rule));
+                }
+                Book::Window(_) | Book::Gauge { .. } => {}
+            }
+        }
+    }
+
+    /// The number fits: a bucket is lowered to it all the same, and what others had is looked at again.
+    fn keep_others(&mut self, sight: &Sight, doubtful: &Doubtful, unseen: &[(Shape, (u64, u64))]) {
+        for hypothesis in &mut self.hypotheses {
+            let Some(rule) = hypothesis.alive.iter().next() else { continue };
+            let doubtful = hypothesis.doubtful(doubtful, unseen);
+            match &mut hypothesis.book {
+                Book::Refill(book) => book.tighten(sight.used, sight.latest),
+                Book::Window(book) if book.has_others() => book.note_others(rule, sight, &doubtful.by(rule)),
+                Book::Window(_) | Book::Gauge { .. } => {}
+            }
+        }
+    }
+
+    /// Nothing is under way: the server's number is the truth.
+    pub(super) fn set_used(&mut self, used: u64, now: Instant) {
+        for hypothesis in &mut self.hypotheses {
+            let Some(rule) = hypothesis.alive.iter().next() else { continue };
+            match &mut hypothesis.book {
+                Book::Refill(book) => book.set_used(used, now),
+                Book::Window(book) if !matches!(hypothesis.shape, Shape::Slice(_)) => book.set_used(rule, used, now),
+                Book::Window(_) | Book::Gauge { .. } => {}
+            }
+        }
+    }
+
+    /// A request that overdrew suspected slices was answered: there are none, if it happens often enough.
+    pub(super) fn test_passed(&mut self, overdrawn: u8, sent: Instant) {
+        let was_overdrawn = |i: usize| overdrawn & 1 << i.min(7) != 0;
+        let tested = self.hypotheses.iter_mut().enumerate().filter(|(i, _)| was_overdrawn(*i));
+        for (_, hypothesis) in tested {
+            let (Some(test), Shape::Slice(length)) = (&mut hypothesis.test, hypothesis.shape) else { continue };
+            if test.began.is_none_or(|began| sent.saturating_duration_since(began) >= length) {
+                (test.began, test.passed) = (Some(sent), 0);
+            }
+            test.passed = test.passed.saturating_add(1);
+            if test.passed == VOTES {
+                test.bursts = test.bursts.saturating_sub(1);
+            }
+            if test.bursts == 0 {
+                hypothesis.alive = Rules::NONE;
+                // It may come back as a certainty, but not as a test.
+                hypothesis.test = None;
+            }
+        }
+    }
+
+    /// The provider refused what every living hypothesis let pass. `room` tells whether it showed room for it all the
+    /// same, which only slices explain.
+    pub(super) fn refused(
+        &mut self,
+        amounts: &Amounts,
+        room: Option<bool>,
+        wait: Duration,
+        now: Instant,
+        wall: SystemTime,
+    ) {
+        let tested: Vec<_> =
+            self.hypotheses.iter().filter(|h| h.test.is_some() && !h.alive.is_empty()).map(|h| h.shape).collect();
+        let shortest = tested.iter().filter_map(length_of).min();
+        match (room, shortest) {
+            // Tests go from short to long slices, so it is the shortest that was overdrawn.
+            (Some(true) | None, Some(length)) => {
+                self.hypotheses.retain(|hypothesis| {
+                    hypothesis.test.is_none() || length_of(&hypothesis.shape).is_none_or(|other| other <= length)
+                });
+                self.hypotheses.iter_mut().for_each(|hypothesis| hypothesis.test = None);
+            }
+            // A known slice was missed by the jitter of the network.
+            (Some(true), None) if self.living().any(|hypothesis| length_of(&hypothesis.shape).is_some()) => {}
+            (Some(true), None) if self.limit.window > SECOND * 10 => {
+                let length = if wait <= SECOND { SECOND } else { SECOND * 10 };
+                self.restore(Shape::Slice(length), amounts, now, wall);
+            }
+            (None, None) if self.limit.window <= LONGEST => {
+                for shape in [Shape::Refill, Shape::Sliding, Shape::Fixed] {
+                    self.restore(shape, amounts, now, wall);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Brings a shape back to life, or for the first time.
+    fn restore(&mut self, shape: Shape, amounts: &Amounts, now: Instant, wall: SystemTime) {
+        if !self.hypotheses.iter().any(|hypothesis| hypothesis.shape == shape) {
+            let used = self.used(now).0;
+            self.suppose(shape, None, now, wall);
+            if let (Some(Hypothesis { book: Book::Window(book), .. }), false) =
+                (self.hypotheses.last_mut(), matches!(shape, Shape::Slice(_)))
+            {
+                // It has no log; what the others say is used is taken for having been used just now.
+                book.charge(&Amounts::all(used.saturating_sub(amounts[Rule::LargerPlusCap])), now);
+            }
+        }
+        let rules = self.rules;
+        for hypothesis in self.hypotheses.iter_mut().filter(|hypothesis| hypothesis.shape == shape) {
+            hypothesis.alive = rules;
+            hypothesis.forgive();
+        }
+    }
+
+    fn revive(&mut self) {
+        let rules = self.rules;
+        for hypothesis in self.hypotheses.iter_mut().filter(|h| !matches!(h.shape, Shape::Slice(_))) {
+            hypothesis.alive = rules;
+            hypothesis.forgive();
+        }
+    }
+
+    /// Until when nobody passes after a refusal is the gate's to say; a bucket is lowered so that those who wait come one
+    /// after another.
+    pub(super) fn hold(&mut self, amounts: &Amounts, until: Instant) {
+        for hypothesis in &mut self.hypotheses {
+            if let Book::Refill(book) = &mut hypothesis.book {
+                book.hold(amounts, until);
+            }
+        }
+    }
+
+    pub(super) fn resize(&mut self, limit: Limit, now: Instant) {
+        self.limit = limit;
+        for hypothesis in &mut self.hypotheses {
+            match (&mut hypothesis.book, hypothesis.shape) {
+                (Book::Refill(book), _) => book.resize(limit.amount, limit.window, now),
+                (Book::Window(book), Shape::Slice(length)) => book.resize(slice(&limit, length), length),
+                (Book::Window(book), _) => book.resize(limit.amount, limit.window),
+                (Book::Gauge { amount, .. }, _) => *amount = limit.amount,
+            }
+        }
+    }
+
+    pub(super) fn set_margin(&mut self, margin: Duration) {
+        for hypothesis in &mut self.hypotheses {
+            match (&mut hypothesis.book, hypothesis.shape) {
+                (Book::Refill(book), _) => book.set_margin(margin.min(self.limit.window / 4)),
+                (Book::Window(book), Shape::Slice(length)) => book.set_margin(margin_for(margin, length)),
+                (Book::Window(book), _) => book.set_margin(margin_for(margin, self.limit.window)),
+                (Book::Gauge { .. }, _) => {}
+            }
+        }
+    }
+}
+
+impl Hypothesis {
+    fn judge(&mut self, sight: &Sight, doubtful: &Doubtful, unseen: &[(Shape, (u64, u64))]) -> Vec<(Rule, Verdict)> {
+        if matches!(self.shape, Shape::Slice(_) | Shape::Gauge) {
+            return Vec::new();
+        }
+        let doubtful = self.doubtful(doubtful, unseen);
+        self.alive.iter().map(|rule| (rule, self.book.judge(rule, sight, &doubtful.by(rule)))).collect()
+    }
+
+    /// With what the count of requests says: by this shape if it may hold for requests as well, else by all that may.
+    fn doubtful(&self, doubtful: &Doubtful, unseen: &[(Shape, (u64, u64))]) -> Doubtful {
+        let same = unseen.iter().find(|(shape, _)| *shape == self.shape).map(|(_, bounds)| *bounds);
+        let all = unseen.iter().map(|(_, bounds)| *bounds).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
+        let (least, most) = same.or(all).unwrap_or(doubtful.unseen);
+        Doubtful { unseen: (least.min(doubtful.requests), most.min(doubtful.unseen.1)), ..*doubtful }
+    }
+
+    /// Counts one verdict; answers whether the rule is dead by it.
+    fn vote(&mut self, rule: Rule, verdict: Verdict, explained: bool) -> bool {
+        let (over, under) = (&mut self.over[rule as usize], &mut self.under[rule as usize]);
+        match verdict {
+            Verdict::Over => *over = over.saturating_add(1),
+            Verdict::Under if explained => *under = under.saturating_add(1),
+            Verdict::Under => {}
+            Verdict::Fits => (*over, *under) = (0, 0),
+        }
+        *over >= VOTES || *under >= VOTES
+    }
+
+    fn forgive(&mut self) {
+        (self.over, self.under, self.odd_resets) = ([0; Rule::ALL.len()], [0; Rule::ALL.len()], 0);
+    }
+}
+
+/// The part of `limit` that fits into a slice of this length.
+fn slice(limit: &Limit, length: Duration) -> u64 {
+    let part = u128::from(limit.amount) * length.as_nanos();
+    u64::try_from(part.div_ceil(limit.window.as_nanos().max(1))).unwrap_or(u64::MAX).min(limit.amount)
+}
+
+fn length_of(shape: &Shape) -> Option<Duration> {
+    if let Shape::Slice(length) = shape { Some(*length) } else { None }
+}
+
+/// A margin near the window's length would starve it: at most 1/22 of it, which costs less than 5 %.
+fn margin_for(margin: Duration, length: Duration) -> Duration {
+    margin.min(length / 22)
+}

@@ -1,0 +1,133 @@
+//! The books of one limit under one shape.
+
+use std::time::Instant;
+
+use super::refill::Refill;
+use super::sight::{Sight, Unseen, Verdict};
+use super::window::Window;
+use crate::providers::{Amounts, Rule, Rules};
+
+/// One way to keep the books of a limit.
+#[derive(Debug)]
+pub(super) enum Book {
+    Refill(Refill),
+    Window(Window),
+    /// What is under way.
+    Gauge {
+        amount: u64,
+        level: Amounts,
+    },
+}
+
+impl Book {
+    /// Whether `amounts` fit now by all of `rules`, with so much `extra` allowed.
+    pub(super) fn fits(&mut self, amounts: &Amounts, rules: Rules, extra: u64, now: Instant) -> bool {
+        match self {
+            Book::Refill(book) => book.fits(amounts, rules, now),
+            Book::Window(book) => book.fits(amounts, rules, extra, now),
+            Book::Gauge { amount, level } => {
+                rules.iter().all(|rule| level[rule].saturating_add(amounts[rule]) <= *amount)
+            }
+        }
+    }
+
+    pub(super) fn charge(&mut self, amounts: &Amounts, now: Instant) {
+        match self {
+            Book::Refill(book) => book.charge(amounts, now),
+            Book::Window(book) => book.charge(amounts, now),
+            Book::Gauge { level, .. } => *level = level.plus(amounts),
+        }
+    }
+
+    /// Gives back what never reached the provider, charged at `at`.
+    pub(super) fn refund(&mut self, amounts: &Amounts, at: Instant) {
+        match self {
+            Book::Refill(book) => book.refund(amounts),
+            Book::Window(book) => book.refund(amounts, at),
+            Book::Gauge { level, .. } => *level = level.minus(amounts),
+        }
+    }
+
+    /// A request that was charged at `at` has ended: a gauge sinks.
+    pub(super) fn ended(&mut self, amounts: &Amounts) {
+        if let Book::Gauge { level, .. } = self {
+            *level = level.minus(amounts);
+        }
+    }
+
+    /// Corrects the charge by the rule of real usage. `input` and `output` make up what was used: some providers count
+    /// output when it is done, so that it leaves a window later.
+    pub(super) fn settle(
+        &mut self,
+        charged: u64,
+        (input, output): (u64, u64),
+        on_its_way: u64,
+        at: Instant,
+        now: Instant,
+    ) {
+        let only_usage = |amount| {
+            let mut amounts = Amounts::default();
+            amounts[Rule::Usage] = amount;
+            amounts
+        };
+        let used = input.saturating_add(output);
+        match self {
+            Book::Refill(book) if used < charged => book.give_back(charged - used, on_its_way, now),
+            Book::Refill(book) => book.charge(&only_usage(used - charged), now),
+            Book::Window(book) => {
+                book.refund(&only_usage(charged.saturating_sub(input)), at);
+                book.charge(&only_usage(output.saturating_add(input.saturating_sub(charged))), now);
+            }
+            Book::Gauge { .. } => {}
+        }
+    }
+
+    /// When `amounts` fit, if nothing else happens. More than the limit stands for a queue of smaller requests.
+    pub(super) fn ready_at(&mut self, amounts: &Amounts, rules: Rules, now: Instant) -> Instant {
+        match self {
+            Book::Refill(book) => book.ready_at(amounts, rules, now),
+            Book::Window(book) => book.ready_at(amounts, rules, now),
+            // Nobody knows when a request under way ends; its end lets the others go, whatever is said here.
+            Book::Gauge { .. } => {
+                if self.fits(amounts, rules, 0, now) {
+                    now
+                } else {
+                    now + std::time::Duration::from_secs(1)
+                }
+            }
+        }
+    }
+
+    pub(super) fn used(&mut self, rule: Rule, now: Instant) -> u64 {
+        match self {
+            Book::Refill(book) => book.used(rule, now),
+            Book::Window(book) => book.used(rule, now),
+            Book::Gauge { level, .. } => level[rule],
+        }
+    }
+
+    pub(super) fn full_at(&mut self, rule: Rule, now: Instant) -> Instant {
+        match self {
+            Book::Refill(book) => book.full_at(rule, now),
+            Book::Window(book) => book.full_at(now),
+            Book::Gauge { .. } => now,
+        }
+    }
+
+    pub(super) fn judge(&mut self, rule: Rule, sight: &Sight, unseen: &Unseen) -> Verdict {
+        match self {
+            Book::Refill(book) => book.judge(rule, sight, unseen),
+            Book::Window(book) => book.judge(rule, sight, unseen),
+            Book::Gauge { .. } => Verdict::Fits,
+        }
+    }
+
+    /// How many of the charges in the book the server's number does not hold, at least and at most.
+    pub(super) fn not_in(&mut self, rule: Rule, sight: &Sight) -> Option<(u64, u64)> {
+        match self {
+            Book::Refill(book) => Some(book.not_in(rule, sight)),
+            Book::Window(book) => book.not_in(rule, sight),
+            Book::Gauge { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! What changed in a lane that somebody should know.
+
+use std::time::Duration;
+
+use crate::cost::Limit;
+use crate::providers::Class;
+
+/// Something that changed; see [`Machine::take_changes`](super::Machine::take_changes).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Change {
+    /// The breaker opened: nothing is sent but probes.
+    Opened {
+        /// The last failure.
+        last: Class,
+    },
+    /// A probe went well: the breaker is closed.
+    Recovered {
+        /// How long it was open.
+        after: Duration,
+    },
+    /// The provider's answers show another number than was known.
+    Limit {
+        /// What was believed before; `None` where no such limit was known.
+        before: Option<Limit>,
+        /// What holds now.
+        now: Limit,
+    },
+}

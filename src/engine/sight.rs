@@ -1,0 +1,97 @@
+//! What one answer shows of one limit, and how it can be held against a book.
+
+use std::time::{Duration, Instant};
+
+use crate::providers::{Amounts, Rule};
+
+/// The server's number for one limit, and when it can have been written down.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sight {
+    /// What the server says is used.
+    pub(super) used: u64,
+    /// How far `used` may be off without meaning anything.
+    pub(super) noise: u64,
+    /// The time until full again, or until the window ends.
+    pub(super) reset: Option<Duration>,
+    /// When the request was sent, and when the answer came: whatever is believed of its stamp, it lies between.
+    pub(super) between: (Instant, Instant),
+    /// The earliest and the latest instant at which the number was written down.
+    pub(super) earliest: Instant,
+    pub(super) latest: Instant,
+}
+
+impl Sight {
+    /// How far a reset may be off: it is cut to what its spelling shows.
+    pub(super) fn tolerance(reset: Duration) -> Duration {
+        if reset.subsec_nanos() == 0 && reset >= Duration::from_secs(1) {
+            Duration::from_millis(1_050)
+        } else {
+            Duration::from_millis(50)
+        }
+    }
+}
+
+/// How much of a book's charges the server's number does not hold yet, at least and at most.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Unseen {
+    pub(super) least: u64,
+    pub(super) most: u64,
+}
+
+/// Requests of which it is not known whether the server had seen them when it wrote its number down.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Doubtful {
+    /// How many there are …
+    pub(super) requests: u64,
+    /// … what they are charged …
+    pub(super) amounts: Amounts,
+    /// … and how many of them the server had not seen, as far as its count of requests tells.
+    pub(super) unseen: (u64, u64),
+    /// The standard deviation of a single charge: which of them were not seen is not told.
+    pub(super) deviation: f64,
+    /// What those that had not been answered when it was sent may have used, and the input of it: by the rule of real usage
+    /// a request may be charged for its input alone before it is done.
+    pub(super) undone: (u64, u64),
+    /// What was given back by the rule of real usage since the answered request was sent, and may not have been then.
+    pub(super) given_back: u64,
+}
+
+impl Doubtful {
+    /// The bounds for one rule. The unseen ones are a sample of those in doubt, drawn without return: their sum is that many
+    /// times the mean, give or take three standard deviations.
+    pub(super) fn by(&self, rule: Rule) -> Unseen {
+        let total = self.amounts[rule];
+        let (least, most) = (self.unseen.0.min(self.requests), self.unseen.1.min(self.requests));
+        let all = self.requests.max(1);
+        let mean = |n: u64| (u128::from(total) * u128::from(n) / u128::from(all)) as u64;
+        let spread =
+            |n: u64| (3.0 * self.deviation * (n as f64 * (all - n.min(all)) as f64 / all as f64).sqrt()) as u64;
+        let low = mean(least).saturating_sub(spread(least));
+        if rule == Rule::Usage {
+            return Unseen { least: low.saturating_sub(self.given_back), most: self.undone_at_most() };
+        }
+        Unseen { least: low, most: mean(most).saturating_add(spread(most)).min(total) }
+    }
+}
+
+impl Doubtful {
+    /// Of those that the server had seen, the input surely counts.
+    fn undone_at_most(&self) -> u64 {
+        let (all, input) = self.undone;
+        let seen = self.requests - self.unseen.1.min(self.requests);
+        let part = u128::from(input) * u128::from(seen) / u128::from(self.requests.max(1));
+        let spread = 3.0 * self.deviation * (seen as f64).sqrt();
+        all.saturating_sub((part as u64).saturating_sub(spread as u64))
+    }
+}
+
+/// What a number says of a book that it is held against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The book holds more than the server does.
+    Over,
+    /// It may be so.
+    Fits,
+    /// The book holds less than the server does.
+    Under,
+}

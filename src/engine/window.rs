@@ -1,0 +1,376 @@
+//! The books of a limit that counts windows: what was admitted, by every rule at once, and when it counts no more.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::sight::{Sight, Unseen, Verdict};
+use crate::cost::Zone;
+use crate::providers::{Amounts, Rule, Rules, until_midnight};
+
+/// The log is cut into at most so many slots per window: what is admitted within one counts as its last.
+const SLOTS: u32 = 400;
+
+/// When windows end.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Ends {
+    /// They do not: what was admitted counts for one window's length, whichever way a window is laid over it.
+    Sliding,
+    /// Once per length, between these two instants for one of them. Unknown at first, and then as if they were sliding.
+    Fixed(Option<(Instant, Instant)>),
+    /// At midnight. `wall` is the time of day at `anchor`.
+    Midnight { zone: Zone, anchor: Instant, wall: SystemTime, last: Instant, next: Instant },
+}
+
+impl Ends {
+    pub(super) fn midnight(zone: Zone, now: Instant, wall: SystemTime) -> Self {
+        let last = now.checked_sub(Duration::from_secs(31 * 86_400)).unwrap_or(now);
+        let next = now + until_midnight(zone, wall).unwrap_or(crate::cost::DAY);
+        Ends::Midnight { zone, anchor: now, wall, last, next }
+    }
+}
+
+/// A log of what was admitted, and what of it counts now.
+#[derive(Debug)]
+pub(super) struct Window {
+    amount: u64,
+    length: Duration,
+    /// How much later than it was sent a request may reach the server.
+    margin: Duration,
+    ends: Ends,
+    log: VecDeque<Slot>,
+    /// The first slot that counts.
+    first: usize,
+    /// The sum of those that count.
+    sums: Amounts,
+    /// What others use of the limit, as far as the server's numbers show it.
+    others: u64,
+    others_until: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    began: Instant,
+    last: Instant,
+    amounts: Amounts,
+}
+
+impl Window {
+    pub(super) fn new(amount: u64, length: Duration, margin: Duration, ends: Ends) -> Self {
+        Self {
+            amount,
+            length: length.max(Duration::from_millis(1)),
+            margin,
+            ends,
+            log: VecDeque::new(),
+            first: 0,
+            sums: Amounts::default(),
+            others: 0,
+            others_until: None,
+        }
+    }
+
+    pub(super) fn fits(&mut self, amounts: &Amounts, rules: Rules, extra: u64, now: Instant) -> bool {
+        self.advance(now);
+        let room = self.amount.saturating_add(extra).saturating_sub(self.others);
+        rules.iter().all(|rule| self.sums[rule].saturating_add(amounts[rule]) <= room)
+    }
+
+    pub(super) fn charge(&mut self, amounts: &Amounts, now: Instant) {
+        self.advance(now);
+        let slot = self.length / SLOTS;
+        let counts = self.first < self.log.len();
+        match self.log.back_mut() {
+            Some(last) if counts && now.saturating_duration_since(last.began) < slot => {
+                last.last = last.last.max(now);
+                last.amounts = last.amounts.plus(amounts);
+            }
+            _ => self.log.push_back(Slot { began: now, last: now, amounts: *amounts }),
+        }
+        self.sums = self.sums.plus(amounts);
+    }
+
+    /// Gives back what was charged at `at`, if it counts still.
+    pub(super) fn refund(&mut self, amounts: &Amounts, at: Instant) {
+        let index = self.log.partition_point(|slot| slot.last < at);
+        let Some(slot) = self.log.get_mut(index).filter(|slot| slot.began <= at) else { return };
+        let back = slot.amounts.with(amounts, u64::min);
+        slot.amounts = slot.amounts.minus(&back);
+        if index >= self.first {
+            self.sums = self.sums.minus(&back);
+        }
+    }
+
+    pub(super) fn ready_at(&mut self, amounts: &Amounts, rules: Rules, now: Instant) -> Instant {
+        self.advance(now);
+        rules.iter().map(|rule| self.ready_by(rule, amounts[rule], now)).max().unwrap_or(now)
+    }
+
+    /// A charge larger than the limit stands for a queue of smaller ones, which take their turns as those before did.
+    fn ready_by(&self, rule: Rule, n: u64, now: Instant) -> Instant {
+        let amount = self.amount.max(1);
+        let used = self.sums[rule].saturating_add(self.others);
+        let free = self.amount.saturating_sub(used);
+        if n <= free {
+            return now;
+        }
+        if let Some((_, end)) = self.next_end(now) {
+            let straddling = self.log.back().is_some_and(|slot| self.leaves(slot.last) > end);
+            let more = (n - free).div_ceil(amount) - 1 + u64::from(straddling && n > amount);
+            return later(end, self.length, more);
+        }
+        let rounds = (n - 1) / amount;
+        let need = used.saturating_add(n - rounds * amount).saturating_sub(self.amount);
+        later(self.released(rule, need, now), self.length + self.margin, rounds)
+    }
+
+    /// When so much of what counts now counts no more.
+    fn released(&self, rule: Rule, need: u64, now: Instant) -> Instant {
+        let mut left = need;
+        let mut others = self.others_until.map(|until| (until, self.others));
+        let slots = self.log.range(self.first..).map(|slot| (self.leaves(slot.last), slot.amounts[rule]));
+        let mut at = now;
+        for (leaves, amount) in slots {
+            if left == 0 {
+                return at;
+            }
+            if let Some((until, amount)) = others.filter(|(until, _)| *until <= leaves) {
+                others = None;
+                left = left.saturating_sub(amount);
+                at = until;
+                if left == 0 {
+                    return at;
+                }
+            }
+            left = left.saturating_sub(amount);
+            at = leaves;
+        }
+        if left > 0 { others.map_or(at, |(until, _)| until.max(at)) } else { at }.max(now)
+    }
+
+    /// What counts by `rule`, others included.
+    pub(super) fn used(&mut self, rule: Rule, now: Instant) -> u64 {
+        self.advance(now);
+        self.sums[rule].saturating_add(self.others)
+    }
+
+    pub(super) fn full_at(&mut self, now: Instant) -> Instant {
+        self.advance(now);
+        let own = self.log.range(self.first..).next_back().map(|slot| self.leaves(slot.last));
+        own.max(self.others_until).unwrap_or(now).max(now)
+    }
+
+    pub(super) fn resize(&mut self, amount: u64, length: Duration) {
+        self.amount = amount;
+        self.length = length;
+    }
+
+    pub(super) fn set_margin(&mut self, margin: Duration) {
+        self.margin = margin;
+    }
+
+    /// Holds the server's number against the log. A request surely counts at the server as long as it would if it had
+    /// arrived when it was sent, and may still count as long as it would if it had arrived a margin later.
+    pub(super) fn judge(&mut self, rule: Rule, sight: &Sight, unseen: &Unseen) -> Verdict {
+        let Some((surely, maybe)) = self.count(rule, sight) else { return Verdict::Fits };
+        if sight.used.saturating_add(sight.noise) < surely.saturating_sub(unseen.most) {
+            Verdict::Over
+        } else if sight.used > maybe.saturating_sub(unseen.least).saturating_add(sight.noise) {
+            Verdict::Under
+        } else {
+            Verdict::Fits
+        }
+    }
+
+    /// How many of the charges in the log the server's number does not hold, between which bounds.
+    pub(super) fn not_in(&mut self, rule: Rule, sight: &Sight) -> Option<(u64, u64)> {
+        let (surely, maybe) = self.count(rule, sight)?;
+        Some((surely.saturating_sub(sight.used), maybe.saturating_sub(sight.used)))
+    }
+
+    /// What surely and what possibly counted when the server's number was written down; `None` if a window ended then.
+    fn count(&mut self, rule: Rule, sight: &Sight) -> Option<(u64, u64)> {
+        self.advance(sight.latest);
+        let end = self.last_end(sight.latest);
+        if let (Some((_, over)), Some((next, _))) = (end, self.next_end(sight.latest))
+            && (sight.earliest < over || next <= sight.latest)
+        {
+            return None;
+        }
+        let (mut surely, mut maybe) = (0u64, 0u64);
+        for slot in self.log.iter().rev() {
+            let (sure, may) = match end {
+                Some((earliest, latest)) => (slot.began >= latest, slot.last + self.margin >= earliest),
+                None => {
+                    (slot.began + self.length > sight.latest, slot.last + self.length + self.margin > sight.earliest)
+                }
+            };
+            if !may {
+                break;
+            }
+            maybe = maybe.saturating_add(slot.amounts[rule]);
+            if sure {
+                surely = surely.saturating_add(slot.amounts[rule]);
+            }
+        }
+        Some((surely, maybe))
+    }
+
+    /// Takes what the server's number says of others that use the limit: between `used - most` and `used - least` is
+    /// theirs, if our own part lies between `least` and `most`.
+    pub(super) fn note_others(&mut self, rule: Rule, sight: &Sight, unseen: &Unseen) {
+        let Some((surely, maybe)) = self.count(rule, sight) else { return };
+        let own = (surely.saturating_sub(unseen.most), maybe.saturating_sub(unseen.least));
+        let theirs = (
+            sight.used.saturating_sub(own.1.saturating_add(sight.noise)),
+            sight.used.saturating_sub(own.0.saturating_sub(sight.noise.min(own.0))),
+        );
+        let others = self.others.clamp(theirs.0, theirs.1.max(theirs.0));
+        if others > 0 && others >= self.others {
+            self.others_until = Some(match self.next_end(sight.latest) {
+                Some((_, end)) => end,
+                None => sight.latest + self.length,
+            });
+        }
+        self.others = others;
+    }
+
+    /// The server's number is the truth: nothing is under way.
+    pub(super) fn set_used(&mut self, rule: Rule, used: u64, now: Instant) {
+        self.advance(now);
+        self.others = used.saturating_sub(self.sums[rule]);
+        self.others_until = (self.others > 0).then(|| self.next_end(now).map_or(now + self.length, |(_, end)| end));
+    }
+
+    /// Takes that a window ends between these two instants; false if that contradicts what is known.
+    pub(super) fn learn_end(&mut self, earliest: Instant, latest: Instant) -> bool {
+        let Ends::Fixed(known) = &mut self.ends else { return true };
+        let Some((low, high)) = *known else {
+            if latest.saturating_duration_since(earliest) < self.length / 2 {
+                *known = Some((earliest, latest));
+            }
+            return true;
+        };
+        // Both are brought to the later one's window.
+        let windows = |from: Instant, to: Instant| {
+            let nanos = (to - from).as_nanos() + self.length.as_nanos() / 2;
+            u64::try_from(nanos / self.length.as_nanos()).unwrap_or(0)
+        };
+        let shift = |(from, to), n| (later(from, self.length, n), later(to, self.length, n));
+        let ((low, high), (earliest, latest)) = if earliest >= low {
+            (shift((low, high), windows(low, earliest)), (earliest, latest))
+        } else {
+            ((low, high), shift((earliest, latest), windows(earliest, low)))
+        };
+        let (low, high) = (low.max(earliest), high.min(latest));
+        let agrees = low <= high;
+        if agrees {
+            *known = Some((low, high));
+        }
+        agrees
+    }
+
+    /// Whether a reset can be the time until the oldest of what we sent counts no more, or longer.
+    pub(super) fn explains_reset(&self, sight: &Sight, reset: Duration, tolerance: Duration) -> bool {
+        if !matches!(self.ends, Ends::Sliding) {
+            return true;
+        }
+        let oldest = self.log.range(self.first..).find(|slot| slot.began + self.length > sight.latest);
+        oldest.is_none_or(|slot| sight.latest + reset + tolerance >= slot.began + self.length)
+    }
+
+    /// Whether others are known to use the limit as well.
+    pub(super) fn has_others(&self) -> bool {
+        self.others > 0
+    }
+
+    pub(super) fn forget_ends(&mut self) {
+        if let Ends::Fixed(known) = &mut self.ends {
+            *known = None;
+        }
+    }
+
+    /// The end of a window that is surely over at `now`, as the two instants between which it was.
+    fn last_end(&self, now: Instant) -> Option<(Instant, Instant)> {
+        match self.ends {
+            Ends::Sliding | Ends::Fixed(None) => None,
+            Ends::Midnight { last, .. } => Some((last, last + self.margin)),
+            Ends::Fixed(Some((low, high))) => {
+                if now < high {
+                    // It lies ahead: go back by whole windows.
+                    let n = (high - now).as_nanos().div_ceil(self.length.as_nanos());
+                    let back = |at: Instant| {
+                        let by = u32::try_from(n).ok().and_then(|n| self.length.checked_mul(n));
+                        by.and_then(|by| at.checked_sub(by))
+                    };
+                    return back(low).zip(back(high));
+                }
+                let n = (now - high).as_nanos() / self.length.as_nanos();
+                let n = u64::try_from(n).unwrap_or(0);
+                Some((later(low, self.length, n), later(high, self.length, n)))
+            }
+        }
+    }
+
+    /// The next end of a window, as the two instants between which it is.
+    fn next_end(&self, now: Instant) -> Option<(Instant, Instant)> {
+        match self.ends {
+            Ends::Sliding | Ends::Fixed(None) => None,
+            Ends::Midnight { next, .. } => Some((next, next + self.margin)),
+            Ends::Fixed(Some((low, high))) => {
+                if now < high {
+                    let n = ((high - now).as_nanos() - 1) / self.length.as_nanos();
+                    let back = |at: Instant| {
+                        let by = u32::try_from(n).ok().and_then(|n| self.length.checked_mul(n));
+                        by.and_then(|by| at.checked_sub(by)).unwrap_or(at)
+                    };
+                    return Some((back(low), back(high)));
+                }
+                let n = u64::try_from((now - high).as_nanos() / self.length.as_nanos()).unwrap_or(0);
+                Some((later(low, self.length, n + 1), later(high, self.length, n + 1)))
+            }
+        }
+    }
+
+    /// When what was sent at `sent` counts no more.
+    fn leaves(&self, sent: Instant) -> Instant {
+        if let Ends::Midnight { last, next, .. } = self.ends {
+            return if sent + self.margin < last { last + self.margin } else { next + self.margin };
+        }
+        match self.next_end(sent) {
+            None => sent + self.length + self.margin,
+            // Sent just before the end, it may arrive just after it. Half of the margin is enough here: what arrives later
+            // than that is few, and has to find a window full to do harm.
+            Some((low, high)) if sent + self.margin / 2 >= low => high + self.length,
+            Some((_, high)) => high,
+        }
+    }
+
+    fn advance(&mut self, now: Instant) {
+        if let Ends::Midnight { zone, anchor, wall, last, next } = &mut self.ends
+            && now >= *next + self.margin
+        {
+            let today = *wall + now.saturating_duration_since(*anchor);
+            *last = *next;
+            *next = now + until_midnight(*zone, today).unwrap_or(crate::cost::DAY);
+        }
+        while let Some(slot) = self.log.get(self.first).filter(|slot| self.leaves(slot.last) <= now) {
+            self.sums = self.sums.minus(&slot.amounts);
+            self.first += 1;
+        }
+        // Kept a little longer, for answers that were written down while it counted.
+        let keep = self.length / 4 + Duration::from_secs(5);
+        while self.first > 0 && self.log.front().is_some_and(|slot| self.leaves(slot.last) + keep < now) {
+            self.log.pop_front();
+            self.first -= 1;
+        }
+        if self.others_until.is_some_and(|until| until <= now) {
+            (self.others, self.others_until) = (0, None);
+        }
+    }
+}
+
+/// `at` and `n` times `length` more; as late as can be said if that is out of range.
+fn later(at: Instant, length: Duration, n: u64) -> Instant {
+    let more = u32::try_from(n).ok().and_then(|n| length.checked_mul(n));
+    more.and_then(|more| at.checked_add(more)).unwrap_or(at)
+}

@@ -1,0 +1,119 @@
+//! The same over real sockets: what a failing provider looks like to a client.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tollgate::mock::{Faults, Latency, Mock, MockConfig, Outage, OutageKind};
+use tollgate::{Account, Config, Limits, RetryPolicy, Scheduler};
+
+fn chat() -> Value {
+    json!({"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 20})
+}
+
+fn scheduler(url: &str, limits: Limits) -> Scheduler {
+    let config = Config {
+        accounts: vec![Account::openai().key("sk-x").base_url(url).limits(limits)],
+        retry: RetryPolicy { base: Duration::from_millis(50), ..RetryPolicy::default() },
+        byte_timeout: Duration::from_millis(500),
+        connect_timeout: Duration::from_millis(500),
+        ..Config::default()
+    };
+    Scheduler::from_config(config).unwrap()
+}
+
+/// Sends so many rows, and answers how long they took.
+async fn send(scheduler: &Scheduler, rows: usize) -> Duration {
+    let start = Instant::now();
+    let tasks: Vec<_> = (0..rows)
+        .map(|_| {
+            let scheduler = scheduler.clone();
+            tokio::spawn(async move { scheduler.chat(&chat()).await.map(|_| ()) })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap().expect("no row is lost");
+    }
+    start.elapsed()
+}
+
+#[tokio::test]
+async fn outages_of_every_kind_cost_no_row() {
+    let kinds = [OutageKind::Error503, OutageKind::Reset, OutageKind::Hang];
+    for run in kinds.map(|kind| tokio::spawn(outage(kind))) {
+        run.await.unwrap();
+    }
+}
+
+async fn outage(kind: OutageKind) {
+    let outages = vec![Outage { from: Duration::from_millis(500), to: Duration::from_millis(3_000), kind }];
+    let latency = Latency::about(Duration::from_millis(50));
+    let provider = Mock::start(MockConfig { outages, latency, ..MockConfig::default() }).await.unwrap();
+    let limits = Limits { max_concurrent: Some(4), ..Limits::default() };
+    let scheduler = scheduler(&provider.url(), limits);
+    let took = send(&scheduler, 200).await;
+    let stats = provider.stats();
+    let failed = stats.requests - stats.answered;
+    assert_eq!(stats.answered, 200, "{kind:?}");
+    assert!(failed <= 10 + 4, "{kind:?}: {failed} calls failed");
+    assert_eq!(scheduler.snapshot().lanes[0].counters.outages, 1, "{kind:?}");
+    println!("{kind:?}: {failed} failed calls, {took:?}");
+}
+
+#[tokio::test]
+async fn one_in_five_of_every_kind_costs_no_row_and_few_calls() {
+    let faults = Faults { error_500: 0.1, error_503: 0.002, reset: 0.05, hang: 0.05, ..Faults::default() };
+    let latency = Latency::about(Duration::from_millis(50));
+    let provider = Mock::start(MockConfig { faults, latency, seed: 3, ..MockConfig::default() }).await.unwrap();
+    let limits = Limits { max_concurrent: Some(64), ..Limits::default() };
+    let scheduler = scheduler(&provider.url(), limits);
+    let took = send(&scheduler, 2_000).await;
+    let stats = provider.stats();
+    let outages = scheduler.snapshot().lanes[0].counters.outages;
+    assert_eq!(stats.answered, 2_000);
+    assert!(stats.requests <= 2_700, "{} calls", stats.requests);
+    assert!(outages <= 3, "opened {outages} times");
+    println!("{} calls, opened {outages} times, {took:?}", stats.requests);
+}
+
+/// A server that answers the first calls with these bytes and then closes, and all others well.
+fn broken(answers: &'static [&'static str]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let served = AtomicUsize::new(0);
+        for stream in listener.incoming() {
+            let mut stream: TcpStream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4_096]);
+            let good = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
+            let answer = answers.get(served.fetch_add(1, Relaxed)).copied().unwrap_or(good);
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn half_bodies_garbage_and_pages_are_failures_that_are_mended() {
+    let url = broken(&[
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 200\r\n\r\n{\"half\":",
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 7\r\n\r\ngarbage",
+        "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n<html>",
+        "no HTTP at all",
+    ]);
+    let scheduler = scheduler(&url, Limits::default());
+    let reply = scheduler.chat(&chat()).await.unwrap();
+    assert_eq!((reply.attempts, &reply.body[..]), (5, &b"{}"[..]));
+    assert_eq!(scheduler.snapshot().lanes[0].counters.failed, 4);
+}
+
+#[tokio::test]
+async fn an_answer_that_stays_unusable_is_an_error_that_says_so() {
+    let page = "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n<html>";
+    let url = broken(Box::leak(Box::new([page; 6])));
+    let error = scheduler(&url, Limits::default()).chat(&chat()).await.unwrap_err();
+    let failure = error.failure().unwrap();
+    assert!(failure.message.contains("not the JSON"), "{failure}");
+}
