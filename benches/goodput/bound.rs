@@ -41,7 +41,7 @@ impl Truth {
     }
 
     /// The same for a client that has to find out what was used before and where windows end, where the window of its first
-    /// request ended before it had heard ten answers, at `answer`: it can have used no more of that window than the `early`
+    /// request ended before it had heard thirty answers, at `answer`: it can have used no more of that window than the `early`
     /// it sent into the dark. One in thirty random phases leaves less than two seconds of the first minute.
     pub(crate) fn least_in_the_dark(&self, charged: u64, first: f64, early: u64, answer: f64) -> f64 {
         let (amount, window) = self.piece();

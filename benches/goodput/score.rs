@@ -34,7 +34,7 @@ impl Score {
         let (first, last) = (at(game.admissions.first()), at(game.admissions.last()));
         let tokens: u64 = game.admissions.iter().map(|admission| admission.tokens).sum();
         let all = [game.admissions.len() as u64 + game.others.0, tokens + game.others.1];
-        let answer = game.ten_answers.map_or(0.0, |at| at.as_secs_f64());
+        let answer = game.thirty_answers.map_or(0.0, |at| at.as_secs_f64());
         let early = |truth: &super::bound::Truth| {
             let end = truth.window_end(first);
             let early = game.admissions.iter().take_while(|admission| admission.at.as_secs_f64() < end);

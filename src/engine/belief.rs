@@ -349,30 +349,40 @@ impl Belief {
         now: Instant,
         wall: SystemTime,
     ) {
-        let tested: Vec<_> =
-            self.hypotheses.iter().filter(|h| h.test.is_some() && !h.alive.is_empty()).map(|h| h.shape).collect();
-        let shortest = tested.iter().filter_map(length_of).min();
-        match (room, shortest) {
-            // Tests go from short to long slices, so it is the shortest that was overdrawn.
-            (Some(true) | None, Some(length)) => {
-                self.hypotheses.retain(|hypothesis| {
-                    hypothesis.test.is_none() || length_of(&hypothesis.shape).is_none_or(|other| other <= length)
-                });
-                self.hypotheses.iter_mut().for_each(|hypothesis| hypothesis.test = None);
-            }
-            // A known slice was missed by the jitter of the network.
-            (Some(true), None) if self.living().any(|hypothesis| length_of(&hypothesis.shape).is_some()) => {}
-            (Some(true), None) if self.limit.window > SECOND * 10 => {
-                let length = if wait <= SECOND { SECOND } else { SECOND * 10 };
-                self.restore(Shape::Slice(length), amounts, now, wall);
-            }
-            (None, None) if self.limit.window <= LONGEST => {
-                for shape in [Shape::Refill, Shape::Sliding, Shape::Fixed] {
-                    self.restore(shape, amounts, now, wall);
-                }
-            }
-            _ => {}
+        if room != Some(false) && self.limit.window > SECOND * 10 && self.blame_slice(amounts, room, wait, now, wall) {
+            return;
         }
+        if room.is_none() && self.limit.window <= LONGEST {
+            for shape in [Shape::Refill, Shape::Sliding, Shape::Fixed] {
+                self.restore(shape, amounts, now, wall);
+            }
+        }
+    }
+
+    /// Takes a refusal for that of a slice: the shortest that was used up, whether it was still suspected or ruled out.
+    /// Answers whether that explains the refusal.
+    fn blame_slice(
+        &mut self,
+        amounts: &Amounts,
+        room: Option<bool>,
+        wait: Duration,
+        now: Instant,
+        wall: SystemTime,
+    ) -> bool {
+        let rules = self.rules;
+        let mut slices: Vec<_> = self.hypotheses.iter_mut().filter(|h| length_of(&h.shape).is_some()).collect();
+        if let Some(index) = slices.iter_mut().position(|h| !h.book.fits(amounts, rules.binding(), 0, now)) {
+            // Whether there is a longer one as well is not to be told from this; it would be found in the same way.
+            slices.iter_mut().filter(|h| h.test.take().is_some()).for_each(|h| h.alive = Rules::NONE);
+            slices[index].alive = rules;
+            return true;
+        }
+        let known = self.hypotheses.iter().any(|hypothesis| length_of(&hypothesis.shape).is_some());
+        if room == Some(true) && !known {
+            self.restore(Shape::Slice(if wait <= SECOND { SECOND } else { SECOND * 10 }), amounts, now, wall);
+        }
+        // With a slice that is known, it was the jitter of the network.
+        room == Some(true)
     }
 
     /// Brings a shape back to life, or for the first time.
