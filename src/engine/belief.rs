@@ -373,7 +373,9 @@ impl Belief {
         let mut slices: Vec<_> = self.hypotheses.iter_mut().filter(|h| length_of(&h.shape).is_some()).collect();
         if let Some(index) = slices.iter_mut().position(|h| !h.book.fits(amounts, rules.binding(), 0, now)) {
             // Whether there is a longer one as well is not to be told from this; it would be found in the same way.
-            slices.iter_mut().filter(|h| h.test.take().is_some()).for_each(|h| h.alive = Rules::NONE);
+            for slice in slices.iter_mut().filter(|slice| slice.test.is_some()) {
+                (slice.alive, slice.test) = (Rules::NONE, None);
+            }
             slices[index].alive = rules;
             return true;
         }
