@@ -33,6 +33,8 @@ pub(super) struct Belief {
     rules: Rules,
     margin: Duration,
     hypotheses: Vec<Hypothesis>,
+    /// Answers show numbers.
+    sighted: bool,
     /// Resets have killed what then turned out to be true: they mean something else here.
     resets_lie: bool,
 }
@@ -70,7 +72,7 @@ impl Belief {
         now: Instant,
         wall: SystemTime,
     ) -> Self {
-        let mut belief = Self { limit, rules, margin, hypotheses: Vec::new(), resets_lie: false };
+        let mut belief = Self { limit, rules, margin, hypotheses: Vec::new(), sighted: false, resets_lie: false };
         match shape {
             Some(shape) => belief.suppose(shape, None, now, wall),
             None => {
@@ -142,20 +144,30 @@ impl Belief {
     }
 
     pub(super) fn fits(&mut self, amounts: &Amounts, now: Instant) -> bool {
-        let extra = self.extra(amounts);
+        let (extra, whole) = (self.extra(amounts), self.rules_of_the_whole());
         self.hypotheses.iter_mut().filter(|hypothesis| !hypothesis.alive.is_empty()).all(|hypothesis| {
             let extra = if hypothesis.test.is_some() { extra } else { 0 };
-            hypothesis.book.fits(amounts, hypothesis.alive.binding(), extra, now)
+            hypothesis.book.fits(amounts, hypothesis.rules(whole).binding(), extra, now)
         })
     }
 
-    /// Charges every book; answers which suspected slices are overdrawn by it, as a bit for each hypothesis.
+    /// The rules by which the whole limit may be charged. Its slices are charged alike, and show nothing themselves.
+    fn rules_of_the_whole(&self) -> Option<Rules> {
+        let whole = self.hypotheses.iter().filter(|hypothesis| length_of(&hypothesis.shape).is_none());
+        whole.map(|hypothesis| hypothesis.alive).reduce(Rules::or)
+    }
+
+    /// Charges every book; answers which suspected slices are overdrawn by it, as a bit for each hypothesis: by the
+    /// cheapest rule, where answers tell rules apart, since an excess by the dearest may be none.
     pub(super) fn charge(&mut self, amounts: &Amounts, now: Instant) -> u8 {
+        let whole = self.rules_of_the_whole();
         let mut overdrawn = 0;
         for (i, hypothesis) in self.hypotheses.iter_mut().enumerate() {
-            let tested = hypothesis.test.is_some() && !hypothesis.alive.is_empty();
-            if tested && !hypothesis.book.fits(amounts, hypothesis.alive.binding(), 0, now) {
-                overdrawn |= 1 << i.min(7);
+            if hypothesis.test.is_some() && !hypothesis.alive.is_empty() {
+                let rules = hypothesis.rules(whole);
+                let rules = if self.sighted { rules } else { rules.binding() };
+                let one = |rule| hypothesis.book.fits(amounts, Rules::of(&[rule]), 0, now);
+                overdrawn |= u8::from(!rules.iter().any(one)) << i.min(7);
             }
             hypothesis.book.charge(amounts, now);
         }
@@ -177,10 +189,10 @@ impl Belief {
     }
 
     pub(super) fn ready_at(&mut self, amounts: &Amounts, now: Instant) -> Instant {
-        let extra = self.extra(amounts);
+        let (extra, whole) = (self.extra(amounts), self.rules_of_the_whole());
         let living = self.hypotheses.iter_mut().filter(|hypothesis| !hypothesis.alive.is_empty());
         let ready = living.map(|hypothesis| {
-            let rules = hypothesis.alive.binding();
+            let rules = hypothesis.rules(whole).binding();
             if hypothesis.test.is_some() && hypothesis.book.fits(amounts, rules, extra, now) {
                 return now;
             }
@@ -209,6 +221,7 @@ impl Belief {
 
     /// Holds an answer against every hypothesis. `unseen` is what the count of requests says, by shape.
     pub(super) fn learn(&mut self, sight: &Sight, doubtful: &Doubtful, unseen: &[(Shape, (u64, u64))]) {
+        self.sighted = true;
         self.learn_from_reset(sight);
         let verdicts: Vec<_> =
             self.hypotheses.iter_mut().map(|hypothesis| hypothesis.judge(sight, doubtful, unseen)).collect();
@@ -449,6 +462,14 @@ impl Belief {
 }
 
 impl Hypothesis {
+    /// The rules that may hold, told those of the whole limit, if that is kept besides its slices.
+    fn rules(&self, whole: Option<Rules>) -> Rules {
+        match (length_of(&self.shape), whole) {
+            (Some(_), Some(whole)) => whole,
+            _ => self.alive,
+        }
+    }
+
     fn judge(&mut self, sight: &Sight, doubtful: &Doubtful, unseen: &[(Shape, (u64, u64))]) -> Vec<(Rule, Verdict)> {
         if matches!(self.shape, Shape::Slice(_) | Shape::Gauge) {
             return Vec::new();
