@@ -14,6 +14,7 @@ mod error;
 #[cfg_attr(not(feature = "client"), path = "inspect_off.rs")]
 mod inspect;
 mod lane;
+mod learned;
 #[cfg(feature = "mock")]
 pub mod mock;
 mod permit;
@@ -35,6 +36,7 @@ pub use cost::{Charge, DAY, Dimension, Estimate, Limit, MINUTE, SECOND, Shape, U
 pub use engine::{Forecast, Hold, Priority, Refusal, RetryPolicy};
 pub use error::{AcquireError, Error, TryAcquireError};
 pub use lane::{Counters, Waiter};
+pub use learned::{Fact, Learned, LearnedError};
 pub use permit::Permit;
 pub use providers::{Class, Failure, Provider};
 pub use request::Request;

@@ -123,6 +123,39 @@ impl Belief {
         self.living().filter(|hypothesis| hypothesis.test.is_none()).map(|hypothesis| hypothesis.shape).collect()
     }
 
+    /// The slices that may be, which are tested.
+    pub(super) fn suspected(&self) -> Vec<Shape> {
+        self.living().filter(|hypothesis| hypothesis.test.is_some()).map(|hypothesis| hypothesis.shape).collect()
+    }
+
+    /// Takes what was known before: only these shapes, suspected slices and rules are left. What is then contradicted
+    /// comes back as ever.
+    pub(super) fn recall(
+        &mut self,
+        shapes: &[Shape],
+        suspected: &[Shape],
+        rules: Rules,
+        now: Instant,
+        wall: SystemTime,
+    ) {
+        let rules = self.rules.and(rules);
+        if rules.is_empty() || shapes.is_empty() {
+            return;
+        }
+        for shape in shapes {
+            if !self.hypotheses.iter().any(|hypothesis| hypothesis.shape == *shape) {
+                self.suppose(*shape, None, now, wall);
+            }
+        }
+        for hypothesis in &mut self.hypotheses {
+            if shapes.contains(&hypothesis.shape) {
+                (hypothesis.alive, hypothesis.test) = (rules, None);
+            } else if !suspected.contains(&hypothesis.shape) {
+                (hypothesis.alive, hypothesis.test) = (Rules::NONE, None);
+            }
+        }
+    }
+
     pub(super) fn rules(&self) -> Rules {
         self.living().fold(Rules::NONE, |all, hypothesis| all.or(hypothesis.alive))
     }
