@@ -224,7 +224,7 @@ impl Gate {
         self.unused = self.unused.saturating_add(charged.saturating_sub(used_now));
     }
 
-    /// Ends the careful start: the provider has answered, and [`Gate::read`] has taken what the answer showed.
+    /// Ends the careful start: the provider has answered, and what the answer showed has been taken.
     pub fn answered(&mut self) {
         self.careful = None;
     }
