@@ -69,6 +69,9 @@ pub struct Config {
     /// [`Refusal::BreakerOpen`](crate::Refusal::BreakerOpen). Default 300 s; 0 refuses at once.
     #[serde(with = "seconds")]
     pub outage_patience: Duration,
+    /// What an earlier scheduler found out about limits. Not part of files.
+    #[serde(skip)]
+    pub learned: crate::learned::Learned,
     /// How long the built-in client waits for one whole answer. Default 600 s.
     #[serde(with = "seconds")]
     pub timeout: Duration,
@@ -97,6 +100,7 @@ impl Default for Config {
             predicted_output: 500,
             output_quantile: 0.5,
             outage_patience: Duration::from_secs(300),
+            learned: crate::learned::Learned::default(),
             timeout: Duration::from_secs(600),
             byte_timeout: Duration::from_secs(600),
             connect_timeout: Duration::from_secs(10),

@@ -17,6 +17,7 @@ mod fallback;
 #[cfg_attr(not(feature = "client"), path = "inspect_off.rs")]
 mod inspect;
 mod lane;
+mod learned;
 #[cfg(feature = "mock")]
 pub mod mock;
 mod permit;
@@ -42,6 +43,7 @@ pub use error::{AcquireError, Error, TryAcquireError};
 pub use event::Event;
 pub use fallback::{Fallback, FallbackRoute};
 pub use lane::Counters;
+pub use learned::{Fact, Learned, LearnedError};
 pub use permit::Permit;
 pub use providers::{Class, Failure, Provider, Unfit, Unsupported};
 pub use request::Request;

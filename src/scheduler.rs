@@ -18,6 +18,7 @@ use crate::event::{Event, Listener};
 use crate::fallback::Fallback;
 use crate::inspect;
 use crate::lane::{Counters, Lane, Lanes};
+use crate::learned::Learned;
 use crate::permit::{DEFAULT_WAIT, Permit};
 use crate::providers::{self, Failure, Retry};
 use crate::request::{Request, Size};
@@ -162,6 +163,12 @@ impl Builder {
     /// ```
     pub fn on_event(mut self, callback: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         self.listener = Listener::new(callback);
+        self
+    }
+
+    /// Starts from what an earlier scheduler found out, see [`Scheduler::learned`].
+    pub fn learned(mut self, learned: Learned) -> Self {
+        self.config.learned = learned;
         self
     }
 
@@ -332,6 +339,11 @@ impl Scheduler {
         let mut lanes: Vec<_> = self.inner.lanes.all().iter().map(|lane| self.look_at(lane, now)).collect();
         lanes.sort_by(|a, b| (&a.account, &a.pool).cmp(&(&b.account, &b.pool)));
         Snapshot { lanes }
+    }
+
+    /// What the answers have shown of the limits so far, and what was known before, to be kept for the next start.
+    pub fn learned(&self) -> Learned {
+        self.inner.config.learned.clone().updated_by(Learned::of(&self.snapshot()))
     }
 
     /// The lane of a model of the first account, with its limits, queue and books. It is made if it was not used yet.
@@ -623,6 +635,9 @@ impl Scheduler {
         let now = clock::now();
         let mut gates = Gates::new(provider, config.jitter_margin).at_time_of_day(now, clock::wall());
         gates.set(&account.settings.limits_of(model), now);
+        for fact in config.learned.lane(account.settings.name(), pool) {
+            gates.recall(fact.limit, fact.from_header, &fact.shapes, &fact.suspected, &fact.rules, now);
+        }
         let weights = config.tenants.iter().map(|(name, weight)| (name.as_str().into(), *weight)).collect();
         let mut machine = Machine::new(gates, clock::now())
             .bounded(account.settings.max_concurrent(model), config.max_waiting)

@@ -58,9 +58,6 @@ pub(crate) struct Game {
     pub(crate) admissions: Vec<Admission>,
     /// When.
     pub(crate) refusals: Vec<Duration>,
-    /// When the client had heard ten answers, from which it can know what it was not told.
-    pub(crate) ten_answers: Option<Duration>,
-    pub(crate) answers: usize,
     /// Requests and tokens that somebody else was admitted with, until our last admission.
     pub(crate) others: (u64, u64),
     /// Tokens really used.
@@ -136,10 +133,6 @@ pub(crate) fn play(row: &Row, requests: &[Request], seed: u64, client: &mut dyn 
             Event::Answer(way) => {
                 let Way { request, ref answer, .. } = world.ways[way];
                 client.answered(request, answer, now);
-                world.game.answers += 1;
-                if world.game.answers == 10 {
-                    world.game.ten_answers = Some(now);
-                }
             }
             Event::Wake => wake = wake.filter(|at| *at > now),
         }

@@ -34,14 +34,13 @@ impl Score {
         let (first, last) = (at(game.admissions.first()), at(game.admissions.last()));
         let tokens: u64 = game.admissions.iter().map(|admission| admission.tokens).sum();
         let all = [game.admissions.len() as u64 + game.others.0, tokens + game.others.1];
-        let answer = game.ten_answers.map_or(0.0, |at| at.as_secs_f64());
         let early = |truth: &super::bound::Truth| {
             let end = truth.window_end(first);
             let early = game.admissions.iter().take_while(|admission| admission.at.as_secs_f64() < end);
             early.fold([0, 0], |[requests, tokens], admission| [requests + 1, tokens + admission.tokens])
         };
         let bounds = row.bound(seed).into_iter().zip(all).enumerate();
-        let least = bounds.map(|(i, (truth, all))| truth.least_in_the_dark(all, first, early(&truth)[i], answer));
+        let least = bounds.map(|(i, (truth, all))| truth.least_in_the_dark(all, first, early(&truth)[i]));
         let used =
             row.truth(seed).into_iter().zip(all).map(|(truth, all)| all as f64 / truth.most(first, last - first));
         Self {

@@ -33,6 +33,8 @@ pub(super) struct Belief {
     rules: Rules,
     margin: Duration,
     hypotheses: Vec<Hypothesis>,
+    /// Answers show numbers.
+    sighted: bool,
     /// Resets have killed what then turned out to be true: they mean something else here.
     resets_lie: bool,
 }
@@ -70,7 +72,7 @@ impl Belief {
         now: Instant,
         wall: SystemTime,
     ) -> Self {
-        let mut belief = Self { limit, rules, margin, hypotheses: Vec::new(), resets_lie: false };
+        let mut belief = Self { limit, rules, margin, hypotheses: Vec::new(), sighted: false, resets_lie: false };
         match shape {
             Some(shape) => belief.suppose(shape, None, now, wall),
             None => {
@@ -121,6 +123,39 @@ impl Belief {
         self.living().filter(|hypothesis| hypothesis.test.is_none()).map(|hypothesis| hypothesis.shape).collect()
     }
 
+    /// The slices that may be, which are tested.
+    pub(super) fn suspected(&self) -> Vec<Shape> {
+        self.living().filter(|hypothesis| hypothesis.test.is_some()).map(|hypothesis| hypothesis.shape).collect()
+    }
+
+    /// Takes what was known before: only these shapes, suspected slices and rules are left. What is then contradicted
+    /// comes back as ever.
+    pub(super) fn recall(
+        &mut self,
+        shapes: &[Shape],
+        suspected: &[Shape],
+        rules: Rules,
+        now: Instant,
+        wall: SystemTime,
+    ) {
+        let rules = self.rules.and(rules);
+        if rules.is_empty() || shapes.is_empty() {
+            return;
+        }
+        for shape in shapes {
+            if !self.hypotheses.iter().any(|hypothesis| hypothesis.shape == *shape) {
+                self.suppose(*shape, None, now, wall);
+            }
+        }
+        for hypothesis in &mut self.hypotheses {
+            if shapes.contains(&hypothesis.shape) {
+                (hypothesis.alive, hypothesis.test) = (rules, None);
+            } else if !suspected.contains(&hypothesis.shape) {
+                (hypothesis.alive, hypothesis.test) = (Rules::NONE, None);
+            }
+        }
+    }
+
     pub(super) fn rules(&self) -> Rules {
         self.living().fold(Rules::NONE, |all, hypothesis| all.or(hypothesis.alive))
     }
@@ -142,20 +177,30 @@ impl Belief {
     }
 
     pub(super) fn fits(&mut self, amounts: &Amounts, now: Instant) -> bool {
-        let extra = self.extra(amounts);
+        let (extra, whole) = (self.extra(amounts), self.rules_of_the_whole());
         self.hypotheses.iter_mut().filter(|hypothesis| !hypothesis.alive.is_empty()).all(|hypothesis| {
             let extra = if hypothesis.test.is_some() { extra } else { 0 };
-            hypothesis.book.fits(amounts, hypothesis.alive.binding(), extra, now)
+            hypothesis.book.fits(amounts, hypothesis.rules(whole).binding(), extra, now)
         })
     }
 
-    /// Charges every book; answers which suspected slices are overdrawn by it, as a bit for each hypothesis.
+    /// The rules by which the whole limit may be charged. Its slices are charged alike, and show nothing themselves.
+    fn rules_of_the_whole(&self) -> Option<Rules> {
+        let whole = self.hypotheses.iter().filter(|hypothesis| length_of(&hypothesis.shape).is_none());
+        whole.map(|hypothesis| hypothesis.alive).reduce(Rules::or)
+    }
+
+    /// Charges every book; answers which suspected slices are overdrawn by it, as a bit for each hypothesis: by the
+    /// cheapest rule, where answers tell rules apart, since an excess by the dearest may be none.
     pub(super) fn charge(&mut self, amounts: &Amounts, now: Instant) -> u8 {
+        let whole = self.rules_of_the_whole();
         let mut overdrawn = 0;
         for (i, hypothesis) in self.hypotheses.iter_mut().enumerate() {
-            let tested = hypothesis.test.is_some() && !hypothesis.alive.is_empty();
-            if tested && !hypothesis.book.fits(amounts, hypothesis.alive.binding(), 0, now) {
-                overdrawn |= 1 << i.min(7);
+            if hypothesis.test.is_some() && !hypothesis.alive.is_empty() {
+                let rules = hypothesis.rules(whole);
+                let rules = if self.sighted { rules } else { rules.binding() };
+                let one = |rule| hypothesis.book.fits(amounts, Rules::of(&[rule]), 0, now);
+                overdrawn |= u8::from(!rules.iter().any(one)) << i.min(7);
             }
             hypothesis.book.charge(amounts, now);
         }
@@ -177,10 +222,10 @@ impl Belief {
     }
 
     pub(super) fn ready_at(&mut self, amounts: &Amounts, now: Instant) -> Instant {
-        let extra = self.extra(amounts);
+        let (extra, whole) = (self.extra(amounts), self.rules_of_the_whole());
         let living = self.hypotheses.iter_mut().filter(|hypothesis| !hypothesis.alive.is_empty());
         let ready = living.map(|hypothesis| {
-            let rules = hypothesis.alive.binding();
+            let rules = hypothesis.rules(whole).binding();
             if hypothesis.test.is_some() && hypothesis.book.fits(amounts, rules, extra, now) {
                 return now;
             }
@@ -209,6 +254,7 @@ impl Belief {
 
     /// Holds an answer against every hypothesis. `unseen` is what the count of requests says, by shape.
     pub(super) fn learn(&mut self, sight: &Sight, doubtful: &Doubtful, unseen: &[(Shape, (u64, u64))]) {
+        self.sighted = true;
         self.learn_from_reset(sight);
         let verdicts: Vec<_> =
             self.hypotheses.iter_mut().map(|hypothesis| hypothesis.judge(sight, doubtful, unseen)).collect();
@@ -349,30 +395,42 @@ impl Belief {
         now: Instant,
         wall: SystemTime,
     ) {
-        let tested: Vec<_> =
-            self.hypotheses.iter().filter(|h| h.test.is_some() && !h.alive.is_empty()).map(|h| h.shape).collect();
-        let shortest = tested.iter().filter_map(length_of).min();
-        match (room, shortest) {
-            // Tests go from short to long slices, so it is the shortest that was overdrawn.
-            (Some(true) | None, Some(length)) => {
-                self.hypotheses.retain(|hypothesis| {
-                    hypothesis.test.is_none() || length_of(&hypothesis.shape).is_none_or(|other| other <= length)
-                });
-                self.hypotheses.iter_mut().for_each(|hypothesis| hypothesis.test = None);
-            }
-            // A known slice was missed by the jitter of the network.
-            (Some(true), None) if self.living().any(|hypothesis| length_of(&hypothesis.shape).is_some()) => {}
-            (Some(true), None) if self.limit.window > SECOND * 10 => {
-                let length = if wait <= SECOND { SECOND } else { SECOND * 10 };
-                self.restore(Shape::Slice(length), amounts, now, wall);
-            }
-            (None, None) if self.limit.window <= LONGEST => {
-                for shape in [Shape::Refill, Shape::Sliding, Shape::Fixed] {
-                    self.restore(shape, amounts, now, wall);
-                }
-            }
-            _ => {}
+        if room != Some(false) && self.limit.window > SECOND * 10 && self.blame_slice(amounts, room, wait, now, wall) {
+            return;
         }
+        if room.is_none() && self.limit.window <= LONGEST {
+            for shape in [Shape::Refill, Shape::Sliding, Shape::Fixed] {
+                self.restore(shape, amounts, now, wall);
+            }
+        }
+    }
+
+    /// Takes a refusal for that of a slice: the shortest that was used up, whether it was still suspected or ruled out.
+    /// Answers whether that explains the refusal.
+    fn blame_slice(
+        &mut self,
+        amounts: &Amounts,
+        room: Option<bool>,
+        wait: Duration,
+        now: Instant,
+        wall: SystemTime,
+    ) -> bool {
+        let rules = self.rules;
+        let mut slices: Vec<_> = self.hypotheses.iter_mut().filter(|h| length_of(&h.shape).is_some()).collect();
+        if let Some(index) = slices.iter_mut().position(|h| !h.book.fits(amounts, rules.binding(), 0, now)) {
+            // Whether there is a longer one as well is not to be told from this; it would be found in the same way.
+            for slice in slices.iter_mut().filter(|slice| slice.test.is_some()) {
+                (slice.alive, slice.test) = (Rules::NONE, None);
+            }
+            slices[index].alive = rules;
+            return true;
+        }
+        let known = self.hypotheses.iter().any(|hypothesis| length_of(&hypothesis.shape).is_some());
+        if room == Some(true) && !known {
+            self.restore(Shape::Slice(if wait <= SECOND { SECOND } else { SECOND * 10 }), amounts, now, wall);
+        }
+        // With a slice that is known, it was the jitter of the network.
+        room == Some(true)
     }
 
     /// Brings a shape back to life, or for the first time.
@@ -437,6 +495,14 @@ impl Belief {
 }
 
 impl Hypothesis {
+    /// The rules that may hold, told those of the whole limit, if that is kept besides its slices.
+    fn rules(&self, whole: Option<Rules>) -> Rules {
+        match (length_of(&self.shape), whole) {
+            (Some(_), Some(whole)) => whole,
+            _ => self.alive,
+        }
+    }
+
     fn judge(&mut self, sight: &Sight, doubtful: &Doubtful, unseen: &[(Shape, (u64, u64))]) -> Vec<(Rule, Verdict)> {
         if matches!(self.shape, Shape::Slice(_) | Shape::Gauge) {
             return Vec::new();

@@ -93,6 +93,8 @@ pub struct GateStatus {
     pub limit: Limit,
     /// How it is enforced; more than one while that is not known, and then all of them are kept.
     pub shapes: Vec<Shape>,
+    /// Slices that it may be cut into besides; they are tested.
+    pub suspected: Vec<Shape>,
     /// What a request is charged; more than one while that is not known, and then all of them are kept.
     pub rules: Vec<Rule>,
     /// Where its number comes from.
@@ -222,7 +224,7 @@ impl Gate {
         self.unused = self.unused.saturating_add(charged.saturating_sub(used_now));
     }
 
-    /// Ends the careful start: the provider has answered, and [`Gate::read`] has taken what the answer showed.
+    /// Ends the careful start: the provider has answered, and what the answer showed has been taken.
     pub fn answered(&mut self) {
         self.careful = None;
     }
@@ -318,6 +320,11 @@ impl Gate {
         self.belief.test_passed(overdrawn, sent);
     }
 
+    /// Takes what was known of the limit before.
+    pub(super) fn recall(&mut self, shapes: &[Shape], suspected: &[Shape], rules: Rules, now: Instant) {
+        self.belief.recall(shapes, suspected, rules, now, self.ground.wall_at(now));
+    }
+
     /// Changes the number; what was spent stays spent.
     pub(super) fn resize(&mut self, limit: Limit, source: Source, now: Instant) {
         let limit = Limit { shape: limit.shape.or(self.limit.shape), ..limit };
@@ -342,6 +349,7 @@ impl Gate {
         GateStatus {
             limit: self.limit,
             shapes: self.belief.shapes(),
+            suspected: self.belief.suspected(),
             rules: rules.iter().collect(),
             source: self.source.clone(),
             left: left.clamp(i64::MIN.into(), i64::MAX.into()) as i64,

@@ -6,7 +6,7 @@ use super::change::Change;
 use super::gate::{Gate, GateStatus, Ground, Source};
 use super::paid::Paid;
 use super::sight::Doubtful;
-use crate::cost::{Charge, DAY, Dimension, Limit, MINUTE};
+use crate::cost::{Charge, DAY, Dimension, Limit, MINUTE, Shape};
 use crate::providers::{self, Provider, Reading, Rule, Rules};
 
 /// The gates of one lane.
@@ -160,6 +160,30 @@ impl Gates {
         for (limit, source) in limits {
             self.set_one(*limit, source.clone(), now);
         }
+    }
+
+    /// Takes what was known of a limit before: a number that a header showed makes a gate where nobody configured one, and
+    /// shapes and rules that were ruled out stay so where the number is still the same.
+    pub fn recall(
+        &mut self,
+        limit: Limit,
+        from_header: bool,
+        shapes: &[Shape],
+        suspected: &[Shape],
+        rules: &[Rule],
+        now: Instant,
+    ) {
+        let found = self.gates.iter().position(|gate| same_kind(&limit, &gate.limit()));
+        let index = match found {
+            Some(index) if self.gates[index].limit().amount == limit.amount => index,
+            // A header's number is newer than the tier table's; nothing that is configured is raised.
+            Some(index) if from_header && self.gates[index].accepts(limit.amount) => {
+                self.set_one(limit, Source::Header, now)
+            }
+            None if from_header => self.set_one(limit, Source::Header, now),
+            _ => return,
+        };
+        self.gates[index].recall(shapes, suspected, Rules::of(rules), now);
     }
 
     /// Whether no limit is known.

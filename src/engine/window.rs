@@ -244,10 +244,12 @@ impl Window {
     /// Takes that a window ends between these two instants; false if that contradicts what is known.
     pub(super) fn learn_end(&mut self, earliest: Instant, latest: Instant) -> bool {
         let Ends::Fixed(known) = &mut self.ends else { return true };
+        // Of ends that come as often as that, this one says nothing.
+        if latest.saturating_duration_since(earliest) >= self.length / 2 {
+            return true;
+        }
         let Some((low, high)) = *known else {
-            if latest.saturating_duration_since(earliest) < self.length / 2 {
-                *known = Some((earliest, latest));
-            }
+            *known = Some((earliest, latest));
             return true;
         };
         // Both are brought to the later one's window.

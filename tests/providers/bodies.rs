@@ -2,7 +2,7 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tollgate::providers::{LimitHit, Provider};
+use tollgate::providers::{LimitHit, Provider, Retry};
 use tollgate::{DAY, Dimension, MINUTE};
 
 use super::{anthropic, classified, openai, seconds};
@@ -11,29 +11,67 @@ use Provider::{Anthropic, Gemini, Mistral, Openai};
 
 /// A failed response, as recorded or as documented, and what to make of it.
 #[derive(Deserialize)]
-struct Row {
+pub(super) struct Row {
+    name: String,
     provider: Provider,
     status: u16,
     #[serde(default)]
     headers: HashMap<String, String>,
     class: String,
+    /// Whether and when to send again.
+    retry: String,
+    /// The limit that was hit, with as much as is told: `TPM 30000`, `tokens`.
+    bucket: Option<String>,
     /// Seconds.
     wait: Option<f64>,
     /// JSON, or text that is not.
     body: Value,
 }
 
+impl Row {
+    pub(super) fn header_lines(&self) -> String {
+        let lines: Vec<String> = self.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        lines.join("\n")
+    }
+
+    pub(super) fn body_text(&self) -> String {
+        self.body.as_str().map_or_else(|| self.body.to_string(), str::to_owned)
+    }
+}
+
+/// The table that the mock plays errors from, with what they mean.
+pub(super) fn rows() -> Vec<Row> {
+    let lines = include_str!("../../src/mock/errors.jsonl").lines();
+    lines.map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+}
+
+pub(super) fn row(name: &str) -> Row {
+    rows().into_iter().find(|row| row.name == name).unwrap_or_else(|| panic!("no row {name}"))
+}
+
 #[test]
-fn every_error_body_has_its_class_and_its_wait() {
-    for line in include_str!("bodies.jsonl").lines() {
-        let row: Row = serde_json::from_str(line).unwrap();
-        let headers: Vec<String> = row.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
-        let body = row.body.as_str().map_or_else(|| row.body.to_string(), str::to_owned);
-        let failure = classified(row.provider, row.status, &headers.join("\n"), &body);
-        assert_eq!(json!(failure.class), row.class, "{line}");
-        assert_eq!(failure.wait, seconds(row.wait), "{line}");
+fn every_error_body_has_its_class_its_retry_its_bucket_and_its_wait() {
+    for row in rows() {
+        let name = &row.name;
+        let failure = classified(row.provider, row.status, &row.header_lines(), &row.body_text());
+        assert_eq!(json!(failure.class), row.class, "{name}");
+        assert_eq!(retry(failure.retry()), row.retry, "{name}");
+        assert_eq!(failure.limit.as_ref().map(bucket), row.bucket, "{name}");
+        assert_eq!(failure.wait, seconds(row.wait), "{name}");
         assert_eq!(failure.status, row.status);
     }
+}
+
+fn retry(retry: Retry) -> &'static str {
+    match retry {
+        Retry::Never => "never",
+        Retry::Backoff => "backoff",
+        Retry::AfterLimit => "after_limit",
+    }
+}
+
+fn bucket(hit: &LimitHit) -> String {
+    hit.as_limit().map_or_else(|| hit.dimension.to_string(), |limit| limit.to_string())
 }
 
 /// Gemini's body with the given quota ids and values.

@@ -67,6 +67,29 @@ fn a_failure_is_one_line_that_says_what_to_do() {
 }
 
 #[test]
+fn the_advice_is_as_exact_as_what_the_provider_told() {
+    let rows = [
+        (Openai, 429, "rate_limit_tokens", "the limit TPM 30000 is reached; send again in 4.0s"),
+        (Openai, 429, "rate_limit_2022", "the limit RPM 20 is reached; send again when it has room"),
+        (Openai, 429, "request_too_large", "the request takes 40000 tokens and TPM 30000 can never let it pass"),
+        (Openai, 429, "credit_balance_exhausted", "this account has no credit left; waiting will not help"),
+        (Openai, 429, "project_spend_limit_exceeded", "a spend limit is reached; raise it"),
+        (Openai, 403, "unsupported_country", "does not serve the country"),
+        (Openai, 404, "model_not_found", "no such model or address"),
+        (Anthropic, 400, "anthropic_no_credit", "this account has no credit left; waiting will not help"),
+        (Anthropic, 400, "anthropic_usage_limit", "a spend limit is reached; raise it"),
+        (Provider::Azure, 429, "azure_token_rate", "the limit of tokens is reached; send again in 8.0s"),
+        (Provider::Gemini, 429, "gemini_day", "the day's limit RPD 250 is used up; minutes will not help"),
+        (Provider::Groq, 413, "groq_too_large", "the request takes 11176 tokens and TPM 8000 can never let it pass"),
+    ];
+    for (provider, status, name, advice) in rows {
+        let row = super::bodies::row(name);
+        let failure = classified(provider, status, &row.header_lines(), &row.body_text());
+        assert!(failure.advice().contains(advice), "{name}: {}", failure.advice());
+    }
+}
+
+#[test]
 fn a_key_in_a_body_is_never_shown() {
     for canary in [
         "sk-canary-0123456789abcdef",

@@ -86,7 +86,7 @@ impl Class {
         matches!(self, Class::QuotaExhausted | Class::Unauthorized)
     }
 
-    /// What to do next, in half a sentence.
+    /// What to do next, in half a sentence; [`Failure::advice`](super::Failure::advice) knows more.
     pub const fn advice(self) -> &'static str {
         match self {
             Class::RateLimited => "a rate limit is reached; send again when it has room",

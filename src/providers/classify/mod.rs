@@ -1,5 +1,6 @@
 //! From a failed response to its class: what happened, how long to wait, what to do next.
 
+mod advice;
 mod body;
 mod class;
 mod mask;
@@ -130,7 +131,7 @@ impl fmt::Display for Failure {
         if !self.message.is_empty() {
             write!(f, ": {}", self.message)?;
         }
-        write!(f, " ({}", self.class.advice())?;
+        write!(f, " ({}", self.advice())?;
         if let Some(id) = &self.request_id {
             write!(f, "; request id {id}")?;
         }

@@ -131,6 +131,8 @@ fn implied_status(body: &ErrorBody) -> u16 {
 fn status_of_code(code: &str) -> Option<u16> {
     Some(match code {
         "rate_limit_exceeded" | "rate_limit_error" | "rate_limited" | "RESOURCE_EXHAUSTED" | "slow_down" => 429,
+        // A batch that would take more enqueued tokens than are allowed; unfinished ones give them back.
+        "token_limit_exceeded" => 429,
         "1300" | "3505" | "service_tier_capacity_exceeded" | "resource_unavailable" => 429,
         "overloaded_error" => 529,
         "server_is_overloaded" | "service_unavailable_error" | "UNAVAILABLE" => 503,

@@ -1,0 +1,183 @@
+//! What the answers of a provider have shown of its limits, to be kept for the next start.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::cost::{Limit, Shape};
+use crate::engine::{GateStatus, Source};
+use crate::providers::Rule;
+use crate::scheduler::Snapshot;
+
+/// What was found out about limits: numbers that headers showed, shapes and charge rules that answers left over. With it a
+/// scheduler does not start blind. It holds no key and no prompt.
+///
+/// ```
+/// use tollgate::{Account, Learned, Scheduler};
+///
+/// let file = std::env::temp_dir().join("tollgate-learned-example.json");
+/// let scheduler = Scheduler::builder().account(Account::openai().tier(1)).learned(Learned::load(&file)?).build()?;
+/// // … work, and before the end:
+/// scheduler.learned().save(&file)?;
+/// # std::fs::remove_file(file)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Learned {
+    /// By account, then by pool.
+    #[serde(default)]
+    pub accounts: BTreeMap<String, BTreeMap<String, Vec<Fact>>>,
+}
+
+/// What was found out about one limit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fact {
+    /// The limit.
+    pub limit: Limit,
+    /// Whether its number came from a header; otherwise it counts only where the same number is configured.
+    pub from_header: bool,
+    /// The shapes that it may have.
+    pub shapes: Vec<Shape>,
+    /// The slices that it may be cut into, which are still to be tested.
+    pub suspected: Vec<Shape>,
+    /// The rules by which requests may be charged.
+    pub rules: Vec<Rule>,
+}
+
+/// Why a file of learned facts cannot be used.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LearnedError {
+    /// It cannot be read or written.
+    #[error("cannot use the learned limits in {}", file.display())]
+    File {
+        /// Which file.
+        file: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not what was saved.
+    #[error("{}:{}:{} holds no learned limits; delete it to start anew", file.display(), source.line(), source.column())]
+    Content {
+        /// Which file.
+        file: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+}
+
+impl Learned {
+    /// Reads what [`Learned::save`] wrote; nothing is known where there is no file.
+    ///
+    /// # Errors
+    /// When the file cannot be read or holds something else.
+    pub fn load(file: impl AsRef<Path>) -> Result<Self, LearnedError> {
+        let file = file.as_ref();
+        let text = match std::fs::read(file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(source) => return Err(LearnedError::File { file: file.to_owned(), source }),
+        };
+        serde_json::from_slice(&text).map_err(|source| LearnedError::Content { file: file.to_owned(), source })
+    }
+
+    /// Writes it as JSON, beside the file first, so that a crash leaves the old one.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save(&self, file: impl AsRef<Path>) -> Result<(), LearnedError> {
+        let file = file.as_ref();
+        let failed = |source| LearnedError::File { file: file.to_owned(), source };
+        let text = serde_json::to_vec_pretty(self).map_err(|error| failed(error.into()))?;
+        let mut beside = file.as_os_str().to_owned();
+        beside.push(".new");
+        std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, file)).map_err(failed)
+    }
+
+    pub(crate) fn of(snapshot: &Snapshot) -> Self {
+        let mut learned = Self::default();
+        for lane in &snapshot.lanes {
+            let facts = lane.status.gates.iter().map(Fact::of).collect();
+            learned.accounts.entry(lane.account.clone()).or_default().insert(lane.pool.clone(), facts);
+        }
+        learned
+    }
+
+    /// What is known of a lane.
+    pub(crate) fn lane(&self, account: &str, pool: &str) -> &[Fact] {
+        self.accounts.get(account).and_then(|pools| pools.get(pool)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Adds what `newer` knows; where both know a lane, that holds.
+    #[must_use]
+    pub fn updated_by(mut self, newer: Learned) -> Self {
+        for (account, pools) in newer.accounts {
+            self.accounts.entry(account).or_default().extend(pools);
+        }
+        self
+    }
+}
+
+impl Fact {
+    fn of(gate: &GateStatus) -> Self {
+        Self {
+            limit: gate.limit,
+            from_header: gate.source == Source::Header,
+            shapes: gate.shapes.clone(),
+            suspected: gate.suspected.clone(),
+            rules: gate.rules.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_saved_is_loaded_and_a_damaged_file_says_where() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("learned.json");
+        assert_eq!(Learned::load(&file).unwrap(), Learned::default());
+        let fact = Fact {
+            limit: Limit::tpm(30_000),
+            from_header: true,
+            shapes: vec![Shape::Fixed],
+            suspected: vec![Shape::Slice(crate::SECOND)],
+            rules: vec![Rule::CharsOrCap],
+        };
+        let pools = BTreeMap::from([("gpt-4o".to_owned(), vec![fact])]);
+        let learned = Learned { accounts: BTreeMap::from([("openai".to_owned(), pools)]) };
+        learned.save(&file).unwrap();
+        assert_eq!(Learned::load(&file).unwrap(), learned);
+        std::fs::write(&file, "{\"accounts\": [1]}").unwrap();
+        assert!(Learned::load(&file).unwrap_err().to_string().contains("learned.json:1:"));
+    }
+
+    #[test]
+    fn a_scheduler_starts_with_what_an_earlier_one_found_out() {
+        use crate::{Account, Limits, Provider, Scheduler};
+        let limits = Limits { tpm: Some(30_000), ..Limits::default() };
+        let account = || Account::new(Provider::Compatible).named("gateway").limits(limits);
+        let known = |limit: Limit, from_header, rule| Fact {
+            limit,
+            from_header,
+            shapes: vec![Shape::Fixed],
+            suspected: Vec::new(),
+            rules: vec![rule],
+        };
+        let tokens = known(Limit::tpm(30_000), false, Rule::CharsOrCap);
+        let facts = vec![tokens, known(Limit::rpm(77), true, Rule::LargerPlusCap)];
+        let pools = BTreeMap::from([("gpt-4o".to_owned(), facts)]);
+        let learned = Learned { accounts: BTreeMap::from([("gateway".to_owned(), pools)]) };
+        let scheduler = Scheduler::builder().account(account()).learned(learned.clone()).build().unwrap();
+        let gates = scheduler.lane_of("gpt-4o").status.gates;
+        assert_eq!((&gates[0].shapes[..], &gates[0].rules[..]), (&[Shape::Fixed][..], &[Rule::CharsOrCap][..]));
+        assert_eq!((gates[1].limit, &gates[1].source), (Limit::rpm(77), &Source::Header));
+        let fresh = Scheduler::builder().account(account()).build().unwrap().lane_of("gpt-4o").status.gates;
+        assert!(fresh[0].shapes.len() > 1 && fresh[0].rules.len() > 1 && fresh.len() == 1);
+        assert_eq!(scheduler.learned(), learned, "what was known is kept");
+    }
+}
