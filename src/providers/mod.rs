@@ -3,6 +3,7 @@
 //!
 //! Everything that comes from a server is taken leniently: what cannot be read is absent, never an error or a panic.
 
+mod auth;
 mod charge;
 mod classify;
 mod dialect;
@@ -12,6 +13,7 @@ mod models;
 mod profile;
 mod provider;
 mod rule;
+mod status;
 mod tiers;
 mod usage;
 
@@ -26,6 +28,7 @@ pub use models::pool_of;
 pub use profile::shape_of;
 pub use provider::{Provider, UnknownProvider};
 pub use rule::{Amounts, Rule, Rules};
+pub use status::{Component, Incident, Indicator, StatusPage, StatusReport};
 pub use tiers::{TierLimits, as_of, has_tier, lookup, tiers};
 pub use usage::{usage_in_bytes, usage_of};
 

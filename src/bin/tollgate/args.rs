@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use tollgate::mock::{LimitChange, Outage, OutageKind};
+use tollgate::mock::{LimitChange, NamedError, Outage, OutageKind};
 use tollgate::{Limits, Provider, Shape};
 
 /// Sends requests to LLM APIs as fast as the rate limits allow, and not faster.
@@ -449,6 +449,12 @@ pub(crate) struct FaultArgs {
     /// Fail every call from one second up to another: with 503, or with `:reset` or `:hang`; may be given several times
     #[arg(long, value_name = "FROM..TO[:KIND]", value_parser = outage, help_heading = "Outages")]
     pub(crate) outage: Vec<Outage>,
+    /// Answer every call with this error, such as insufficient_quota; a wrong name lists them all
+    #[arg(long, value_name = "NAME", help_heading = "Outages")]
+    pub(crate) error: Option<NamedError>,
+    /// Report this incident on the status page, /status/api/v2/summary.json
+    #[arg(long, value_name = "TEXT", help_heading = "Outages")]
+    pub(crate) incident: Option<String>,
 }
 
 /// `60:0.5`.
