@@ -4,6 +4,7 @@
 
 mod cache;
 mod checks;
+mod doctor;
 mod example;
 mod failures;
 mod kills;

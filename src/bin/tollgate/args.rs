@@ -8,6 +8,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 use tollgate::mock::{LimitChange, NamedError, Outage, OutageKind};
 use tollgate::{Limits, Provider, Shape};
 
+use crate::doctor::DoctorArgs;
+
 /// Sends requests to LLM APIs as fast as the rate limits allow, and not faster.
 #[derive(Debug, Parser)]
 #[command(name = "tollgate", version, propagate_version = true, arg_required_else_help = true)]
@@ -22,6 +24,8 @@ pub(crate) enum Command {
     Run(Box<RunArgs>),
     /// Serve an imitation of the OpenAI API that enforces rate limits
     Mock(Box<MockArgs>),
+    /// Find out why calls fail, or what an error means
+    Doctor(Box<DoctorArgs>),
 }
 
 const RUN_EXAMPLES: &str = "\
@@ -469,7 +473,7 @@ fn change(text: &str) -> Result<LimitChange, String> {
 }
 
 /// A number of seconds, fractions allowed.
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.trim().parse().map_err(|_| "expected a number of seconds, such as 0.8".to_owned())?;
     Duration::try_from_secs_f64(seconds).map_err(|_| "expected a number of seconds from 0 on".to_owned())
 }

@@ -9,8 +9,8 @@ impl Failure {
     /// ```
     /// use tollgate::providers::{Observation, Provider, classify};
     ///
-    /// let body = br#"{"error": {"message": "Rate limit reached for gpt-4o on tokens per min (TPM): Limit 30000,
-    ///     Used 24102, Requested 7758. Please try again in 3.72s.", "type": "tokens", "code": "rate_limit_exceeded"}}"#;
+    /// let body = br#"{"error": {"code": "rate_limit_exceeded", "message":
+    ///     "Rate limit reached on tokens per min (TPM): Limit 30000, Used 24102, Requested 7758. Please try again in 3.72s."}}"#;
     /// let failure = classify(Provider::Openai, 429, &Observation::default(), body);
     /// assert_eq!(failure.advice(), "the limit TPM 30000 is reached; send again in 3.7s");
     /// ```
