@@ -1,7 +1,7 @@
 //! The built-in client: chat, embeddings and responses of OpenAI-compatible APIs, by the scheduler's own attempts.
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use http::header::CONTENT_TYPE;
 use serde::Serialize;
 use serde_json::Value;
 use thiserror::Error as ThisError;
@@ -10,7 +10,7 @@ use crate::attempt::Attempt;
 use crate::config::{Config, ConfigError};
 use crate::cost::Usage;
 use crate::error::Error;
-use crate::providers::{Failure, Provider, Unfit};
+use crate::providers::{Failure, Unfit};
 use crate::request::Request;
 use crate::scheduler::{Answered, Ended, Scheduler};
 use crate::stream::ChatStream;
@@ -115,22 +115,8 @@ impl Http {
             Err(_) => return self.0.post(""),
         };
         let url = format!("{}{path}", attempt.base_url().unwrap_or_default());
-        let mut call = self.0.post(url).header(CONTENT_TYPE, "application/json").body(body);
-        if let Some(key) = attempt.key().map(|key| key.expose()) {
-            let (name, value) = match attempt.provider() {
-                Provider::Azure => ("api-key", key.to_owned()),
-                Provider::Anthropic => ("x-api-key", key.to_owned()),
-                _ => (AUTHORIZATION.as_str(), format!("Bearer {key}")),
-            };
-            if let Ok(mut value) = HeaderValue::try_from(value) {
-                value.set_sensitive(true);
-                call = call.header(name, value);
-            }
-        }
-        if attempt.provider() == Provider::Anthropic {
-            call = call.header("anthropic-version", "2023-06-01");
-        }
-        call
+        let auth = attempt.provider().auth_headers(attempt.key());
+        self.0.post(url).header(CONTENT_TYPE, "application/json").headers(auth).body(body)
     }
 }
 

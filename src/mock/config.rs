@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::book::Which;
+use super::named::NamedError;
 use crate::cost::{DAY, Shape};
 
 /// How the mock behaves. The default has no limits, no latency and no faults, and accepts any key.
@@ -52,6 +53,11 @@ pub struct MockConfig {
     pub faults: Faults,
     /// When nothing goes well. Default: never.
     pub outages: Vec<Outage>,
+    /// The error that every call is answered with, before any limit is asked; errors of the key or the server also meet the
+    /// list of models. Default: none.
+    pub error: Option<NamedError>,
+    /// The incident that the status page reports for chat completions. Default: none.
+    pub incident: Option<String>,
     /// The API keys that are accepted; `None` accepts every non-empty one. Never serialised and never in `Debug`: people
     /// put real keys here. Default: `None`.
     #[serde(skip_serializing)]
@@ -80,6 +86,8 @@ impl Default for MockConfig {
             seed: 0,
             faults: Faults::default(),
             outages: Vec::new(),
+            error: None,
+            incident: None,
             keys: None,
             output: OutputModel::default(),
             headers: Stamp::default(),
@@ -105,6 +113,8 @@ impl fmt::Debug for MockConfig {
             seed,
             faults,
             outages,
+            error,
+            incident,
             keys,
             output,
             headers,
@@ -125,6 +135,8 @@ impl fmt::Debug for MockConfig {
             .field("seed", seed)
             .field("faults", faults)
             .field("outages", outages)
+            .field("error", error)
+            .field("incident", incident)
             .field("keys", &keys.as_ref().map(|keys| format!("{} keys", keys.len())))
             .field("output", output)
             .field("headers", headers)

@@ -18,7 +18,8 @@
 //! What it does as the real one: charges tokens at admission by a rule ([`ChargeRule`]), refuses with OpenAI's texts
 //! and wait hints, tells its books in the `x-ratelimit-*` headers, settles to the real usage, and streams. Each limit has
 //! its shape ([`MockShapes`]), and limits may change while it runs. What it adds: seeded latency, lengths and [`Faults`],
-//! and its own view of what happened ([`Stats`], also at `GET /stats`).
+//! every provider's errors by name ([`NamedError`]), a status page at `/status/api/v2/summary.json`, and its own view of
+//! what happened ([`Stats`], also at `GET /stats`).
 //!
 //! The limits alone, without sockets and clock, are a [`Book`].
 //!
@@ -44,14 +45,17 @@ mod headers;
 mod ledger;
 mod luck;
 mod meter;
+mod named;
 mod refuse;
 mod server;
 mod stats;
+mod status;
 
 pub use book::{Admitted, Book, Gauge, Refusal, Standing, Which};
 pub use config::{
     ChargeRule, Count, Faults, Latency, LimitChange, MockConfig, MockLimits, MockShapes, Outage, OutageKind,
     OutputModel, Stamp,
 };
+pub use named::{NamedError, UnknownError};
 pub use server::Mock;
 pub use stats::{FaultCounts, Refused, Stats};

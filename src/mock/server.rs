@@ -29,8 +29,10 @@ use super::config::{MockConfig, MockLimits, Stamp};
 use super::gate::{Entry, Gate, Job};
 use super::headers::text;
 use super::luck::{Fault, Luck};
+use super::named::NamedError;
 use super::refuse::{self, Problem};
 use super::stats::Stats;
+use super::status;
 
 /// The largest body that is read; OpenAI's own limit for images is 512 MB, which no test needs.
 const LARGEST_BODY: usize = 64 << 20;
@@ -188,9 +190,16 @@ async fn handle(gate: &Arc<Gate>, request: Request<Incoming>) -> Result<Response
             let body = Body::whole(answer::bytes(&gate.stats()));
             return Ok(gate.reply(StatusCode::OK, body, began, None));
         }
+        ("/status/api/v2/summary.json", &Method::GET) => {
+            let body = Body::whole(status::summary(gate.config.incident.as_deref()));
+            return Ok(gate.reply(StatusCode::OK, body, began, None));
+        }
         ("/v1/models", &Method::GET) => {
             return Ok(match key_of(gate, &parts.headers) {
-                Ok(_) => gate.reply(StatusCode::OK, Body::whole(answer::models()), began, None),
+                Ok(_) => match gate.config.error.filter(|error| error.hits_free_calls()) {
+                    Some(error) => gate.named_error(error, began),
+                    None => gate.reply(StatusCode::OK, Body::whole(answer::models()), began, None),
+                },
                 Err(problem) => gate.problem(&problem, began, None),
             });
         }
@@ -218,6 +227,9 @@ async fn handle(gate: &Arc<Gate>, request: Request<Incoming>) -> Result<Response
             return Ok(gate.problem(&problem, began, None));
         }
     };
+    if let Some(error) = gate.config.error {
+        return Ok(gate.named_error(error, began));
+    }
     let ask = match Ask::read(endpoint, &body) {
         Ok(ask) => ask,
         Err(problem) => {
@@ -312,6 +324,12 @@ async fn wait(time: Duration) {
 }
 
 impl Gate {
+    fn named_error(&self, error: NamedError, began: Duration) -> Response<Body> {
+        let mut response = self.reply(error.status_code(), Body::whole(error.body()), began, None);
+        error.stamp(response.headers_mut());
+        response
+    }
+
     fn problem(&self, problem: &Problem, began: Duration, standing: Option<&Standing>) -> Response<Body> {
         let mut response = self.reply(problem.status, Body::whole(problem.body()), began, standing);
         problem.stamp(response.headers_mut());

@@ -4,6 +4,7 @@
 //! Everything that comes from a server is taken leniently: what cannot be read is absent, never an error or a panic.
 
 mod adapt;
+mod auth;
 mod charge;
 mod classify;
 mod dialect;
@@ -14,6 +15,7 @@ mod profile;
 mod provider;
 mod retire;
 mod rule;
+mod status;
 mod tiers;
 mod usage;
 
@@ -30,6 +32,7 @@ pub use profile::shape_of;
 pub use provider::{Provider, UnknownProvider};
 pub use retire::{Retirement, Scope, retirement};
 pub use rule::{Amounts, Rule, Rules};
+pub use status::{Component, Incident, Indicator, StatusPage, StatusReport};
 pub use tiers::{TierLimits, as_of, has_tier, lookup, tiers};
 pub use usage::{usage_in_bytes, usage_of};
 

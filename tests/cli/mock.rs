@@ -76,5 +76,6 @@ fn nonsense_is_refused() {
     world.run("mock --port 0 --rpm many").expect(2);
     world.run("mock --port 0 --rpm 1 --shape calendar:utc").expect(2).says("RPM cannot have the shape calendar:utc");
     world.run("mock --port 0 --rpm 1 --change 60").expect(2).says("such as 60:0.5");
+    world.run("mock --port 0 --error nothing").expect(2).says("insufficient_quota").says("anthropic_overloaded");
     world.run("").expect(2);
 }

@@ -48,6 +48,8 @@ fn a_key_is_sent_to_the_provider_and_shown_nowhere_else() {
         run("run in.jsonl --mock --mock-latency 0 -o mocked.jsonl").expect(0),
         run("run --help").expect(0),
         run("mock --help").expect(0),
+        run("doctor --help").expect(0),
+        run(&format!("doctor {}", at.replace("--unlimited", "--json"))),
         run(&format!("run in.jsonl --retry-failed {at}")).expect(1),
     ];
     let seen = server.seen();

@@ -203,6 +203,10 @@ impl Server {
         self.mock.stats()
     }
 
+    pub(crate) fn url(&self) -> String {
+        self.mock.url()
+    }
+
     /// The option that leads there.
     pub(crate) fn at(&self) -> String {
         format!("--base-url {} --unlimited", self.mock.url())
@@ -265,7 +269,7 @@ fn serve(stream: TcpStream, noted: &Mutex<Vec<Seen>>, answer: &dyn Fn(&Seen) -> 
             }
         }
         let lower = head.to_lowercase();
-        let length = lower.split("content-length: ").nth(1).and_then(|rest| rest.lines().next()).unwrap();
+        let length = lower.split("content-length: ").nth(1).and_then(|rest| rest.lines().next()).unwrap_or("0");
         let mut body = vec![0; length.trim().parse().unwrap()];
         reader.read_exact(&mut body).unwrap();
         let path = head.split(' ').nth(1).unwrap().to_owned();

@@ -5,6 +5,7 @@ mod failures;
 mod fuzz;
 mod headers;
 mod random;
+mod status;
 mod streams;
 
 use std::time::{Duration, SystemTime};

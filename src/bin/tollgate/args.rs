@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use tollgate::mock::{LimitChange, Outage, OutageKind};
+use tollgate::mock::{LimitChange, NamedError, Outage, OutageKind};
 use tollgate::{Limits, Provider, Shape};
+
+use crate::doctor::DoctorArgs;
 
 /// Sends requests to LLM APIs as fast as the rate limits allow, and not faster.
 #[derive(Debug, Parser)]
@@ -22,6 +24,8 @@ pub(crate) enum Command {
     Run(Box<RunArgs>),
     /// Serve an imitation of the OpenAI API that enforces rate limits
     Mock(Box<MockArgs>),
+    /// Find out why calls fail, or what an error means
+    Doctor(Box<DoctorArgs>),
 }
 
 const RUN_EXAMPLES: &str = "\
@@ -449,6 +453,12 @@ pub(crate) struct FaultArgs {
     /// Fail every call from one second up to another: with 503, or with `:reset` or `:hang`; may be given several times
     #[arg(long, value_name = "FROM..TO[:KIND]", value_parser = outage, help_heading = "Outages")]
     pub(crate) outage: Vec<Outage>,
+    /// Answer every call with this error, such as insufficient_quota; a wrong name lists them all
+    #[arg(long, value_name = "NAME", help_heading = "Outages")]
+    pub(crate) error: Option<NamedError>,
+    /// Report this incident on the status page, /status/api/v2/summary.json
+    #[arg(long, value_name = "TEXT", help_heading = "Outages")]
+    pub(crate) incident: Option<String>,
 }
 
 /// `60:0.5`.
@@ -463,7 +473,7 @@ fn change(text: &str) -> Result<LimitChange, String> {
 }
 
 /// A number of seconds, fractions allowed.
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.trim().parse().map_err(|_| "expected a number of seconds, such as 0.8".to_owned())?;
     Duration::try_from_secs_f64(seconds).map_err(|_| "expected a number of seconds from 0 on".to_owned())
 }

@@ -1,6 +1,8 @@
-//! `tollgate`: sends a file of requests to an LLM API as fast as its rate limits allow, and imitates such an API.
+//! `tollgate`: sends a file of requests to an LLM API as fast as its rate limits allow, imitates such an API, and finds out
+//! why calls fail.
 
 mod args;
+mod doctor;
 mod mock;
 mod run;
 mod show;
@@ -21,6 +23,20 @@ enum Exit {
     Failed = 1,
     /// The arguments, the configuration or the input are wrong, or a file cannot be used.
     Unusable = 2,
+    /// `doctor`: the provider fails.
+    Provider = 10,
+    /// `doctor`: the key is missing or not accepted.
+    Key = 11,
+    /// `doctor`: a limit is reached, or lower than configured.
+    Limits = 12,
+    /// `doctor`: there is no credit.
+    Billing = 13,
+    /// `doctor`: the provider cannot be reached.
+    Network = 14,
+    /// `doctor`: this machine's clock is off.
+    Clock = 15,
+    /// `doctor`: the request is wrong.
+    Request = 16,
     /// Stopped by Ctrl-C or SIGTERM.
     Interrupted = 130,
 }
@@ -32,6 +48,7 @@ fn main() -> ExitCode {
             match args.command {
                 Command::Run(args) => run::run(*args).await,
                 Command::Mock(args) => mock::serve(*args).await,
+                Command::Doctor(args) => doctor::run(*args).await,
             }
         });
         // Nobody waits for what is still under way after a second Ctrl-C.

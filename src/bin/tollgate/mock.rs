@@ -46,7 +46,7 @@ fn say(text: &str) {
 fn config(args: MockArgs) -> Result<MockConfig> {
     let MockArgs { port, host, api_key, limits, behaviour, faults } = args;
     let BehaviourArgs { latency, headers, seed } = behaviour;
-    let FaultArgs { error_503, error_500, error_429, reset, hang, slow_body, outage } = faults;
+    let FaultArgs { error_503, error_500, error_429, reset, hang, slow_body, outage, error, incident } = faults;
     Ok(MockConfig {
         listen: SocketAddr::new(host, port),
         charge: rule(limits.charge),
@@ -64,6 +64,8 @@ fn config(args: MockArgs) -> Result<MockConfig> {
         seed,
         faults: Faults { error_503, error_500, error_429, reset, hang, slow_body, ..Faults::default() },
         outages: outage,
+        error,
+        incident,
         keys: (!api_key.is_empty()).then_some(api_key),
         ..MockConfig::default()
     })

@@ -273,7 +273,7 @@ fn set_address(account: &mut Account, target: &TargetArgs) -> Result<()> {
 }
 
 /// Whose API that is: a provider's own host, or a server of which nothing is known but that it speaks OpenAI's API.
-fn provider_at(url: &str) -> Provider {
+pub(crate) fn provider_at(url: &str) -> Provider {
     let host = |url: &str| reqwest::Url::parse(url.trim()).ok().and_then(|url| url.host_str().map(str::to_owned));
     let known = |provider: &Provider| provider.default_base_url().is_some_and(|own| host(own) == host(url));
     Provider::ALL.into_iter().find(known).unwrap_or(Provider::Compatible)
@@ -332,7 +332,7 @@ fn no_key(variable: &str, from: &From) -> String {
     )
 }
 
-fn is_loopback(url: &str) -> bool {
+pub(crate) fn is_loopback(url: &str) -> bool {
     let host = reqwest::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned));
     host.is_some_and(|host| host == "localhost" || host == "[::1]" || host.starts_with("127."))
 }
