@@ -1,6 +1,7 @@
 //! The scheduler's own cost, as the README quotes it: `cargo bench --all-features --bench figures`.
 //!
-//! Ratios and counts are taken in one run, since machines differ and are shared. `-- --test` runs everything once, small.
+//! Ratios and counts are taken in one run, since machines differ and are shared. `-- --test` runs everything once, small;
+//! `-- submit` (or `grants`, `memory`, `lateness`) only that.
 #![allow(missing_docs, clippy::disallowed_methods, clippy::unwrap_used)]
 
 use std::hint::black_box;
@@ -15,11 +16,21 @@ use tollgate::{Account, Charge, Limit, Limits, Provider, Request, Scheduler};
 
 fn main() {
     let small = std::env::args().any(|argument| argument == "--test");
-    submit(if small { 1_000 } else { 1_000_000 });
-    let lengths: &[usize] = if small { &[1_000] } else { &[1_000, 100_000, 1_000_000] };
-    lengths.iter().for_each(|waiting| grants(*waiting));
-    bytes_per_waiter(if small { 10_000 } else { 1_000_000 });
-    lateness(if small { 50 } else { 1_000 });
+    let only = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    let wanted = |figure| only.as_deref().is_none_or(|only| only == figure);
+    if wanted("submit") {
+        submit(if small { 1_000 } else { 1_000_000 });
+    }
+    if wanted("grants") {
+        let lengths: &[usize] = if small { &[1_000] } else { &[1_000, 100_000, 1_000_000] };
+        lengths.iter().for_each(|waiting| grants(*waiting));
+    }
+    if wanted("memory") {
+        bytes_per_waiter(if small { 10_000 } else { 1_000_000 });
+    }
+    if wanted("lateness") {
+        lateness(if small { 50 } else { 1_000 });
+    }
 }
 
 /// `submit` on an idle lane with three limits against three bare governor checks under one mutex, in turns.

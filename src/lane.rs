@@ -18,8 +18,8 @@ use crate::providers::{Failure, LimitHit, Observation, Provider, Retry};
 /// What a waiting request is told. What comes with it is a guard: if nobody receives it, its drop gives everything back.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    /// It may be sent. Boxed, since a million waiters may have room for one.
-    Go(Box<Held>),
+    /// It may be sent.
+    Go(Held),
     /// It cannot be sent.
     Refused(Refusal),
     /// Another lane may serve it better; it has no place here any more. The guard keeps this lane from counting as idle
@@ -299,7 +299,13 @@ impl Lane {
     /// Closes the books of a grant and, in the same step, takes what its failure says about the lane: whoever waits for
     /// what it names waits as long as it asks, or goes where it need not. Answers whether the provider is failing for
     /// everybody.
-    pub(crate) fn conclude(self: &Arc<Self>, grant: Grant, end: End, answer: &Observation, heard: Heard<'_>) -> bool {
+    pub(crate) fn conclude(
+        self: &Arc<Self>,
+        grant: Box<Grant>,
+        end: End,
+        answer: &Observation,
+        heard: Heard<'_>,
+    ) -> bool {
         let now = clock::now();
         let charge = grant.charge;
         let mut state = self.lock();
@@ -423,9 +429,7 @@ impl Driver {
                     Wake::Refused(_, waiting) if again => {
                         (Answer::LookAgain(BackingOff(self.lane.clone()), None), waiting)
                     }
-                    Wake::Granted(grant, waiting) => {
-                        (Answer::Go(Box::new(Held::new(self.lane.clone(), grant))), waiting)
-                    }
+                    Wake::Granted(grant, waiting) => (Answer::Go(Held::new(self.lane.clone(), grant)), waiting),
                     Wake::Refused(refusal, waiting) => (Answer::Refused(refusal), waiting),
                 };
                 drop(waiting.sender.send(answer));
@@ -465,7 +469,6 @@ impl Drop for Driver {
 
 /// A request that has a place in its lane, or was granted one at once. Dropping it gives up the place; nothing was spent.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "a box would cost every request that need not wait")]
 pub(crate) enum Turn {
     Granted(Option<Held>),
     Queued(Queued),
@@ -497,9 +500,7 @@ impl Future for Turn {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut *self {
-            Turn::Granted(held) => {
-                Poll::Ready(held.take().map_or(Answer::Refused(Refusal::Closed), |held| Answer::Go(Box::new(held))))
-            }
+            Turn::Granted(held) => Poll::Ready(held.take().map_or(Answer::Refused(Refusal::Closed), Answer::Go)),
             Turn::Queued(queued) => {
                 let answer = ready!(Pin::new(&mut queued.answer).poll(context));
                 let place = queued.ticket.take();

@@ -46,12 +46,12 @@ pub struct Permit {
 pub(crate) struct Held {
     lane: Arc<Lane>,
     /// `None` once the books are closed.
-    grant: Option<Grant>,
+    grant: Option<Box<Grant>>,
     sent: bool,
 }
 
 impl Held {
-    pub(crate) fn new(lane: Arc<Lane>, grant: Grant) -> Self {
+    pub(crate) fn new(lane: Arc<Lane>, grant: Box<Grant>) -> Self {
         Self { lane, grant: Some(grant), sent: false }
     }
 

@@ -29,7 +29,6 @@ pub(crate) struct Route {
 }
 
 /// What came of waiting in a lane.
-#[expect(clippy::large_enum_variant, reason = "it is on the stack for a moment")]
 enum Taken {
     Permit(Permit),
     /// Look for another lane; the guard is to be kept until there is a place in one.
@@ -236,7 +235,7 @@ impl Route {
     /// What a lane's answer comes to.
     fn take(&mut self, index: usize, answer: Answer) -> Result<Taken, Refusal> {
         match answer {
-            Answer::Go(held) => Ok(self.seat(index, *held).map_or_else(Taken::Nothing, Taken::Permit)),
+            Answer::Go(held) => Ok(self.seat(index, held).map_or_else(Taken::Nothing, Taken::Permit)),
             Answer::Refused(refusal) => Err(refusal),
             Answer::LookAgain(guard, ticket) => {
                 self.again(ticket);

@@ -36,7 +36,7 @@ pub(crate) struct Ours {
 struct Job {
     account: usize,
     ask: Ask,
-    grant: Option<Grant>,
+    grant: Option<Box<Grant>>,
     backoff: Backoff,
     waits: Option<Ticket>,
 }
@@ -87,7 +87,7 @@ impl Ours {
         }
     }
 
-    fn granted(&mut self, request: usize, grant: Grant, now: Duration) {
+    fn granted(&mut self, request: usize, grant: Box<Grant>, now: Duration) {
         if let Some((at, waits)) = &mut self.predicted
             && let Some(predicted) = waits.remove(&request)
         {

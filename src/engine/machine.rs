@@ -76,10 +76,9 @@ impl Grant {
 
 /// What became of a request that was submitted.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "it is on the stack for a moment; a box would cost every request")]
 pub enum Submitted {
-    /// It may be sent now.
-    Granted(Grant),
+    /// It may be sent now. In a box, since a grant passes through many hands.
+    Granted(Box<Grant>),
     /// It waits. [`Machine::poll`] will hand its payload out.
     Queued(Ticket),
 }
@@ -88,7 +87,7 @@ pub enum Submitted {
 #[derive(Debug)]
 pub enum Wake<T> {
     /// The request may be sent.
-    Granted(Grant, T),
+    Granted(Box<Grant>, T),
     /// It cannot be sent any more: its deadline has passed, or the limits shrank below its size.
     Refused(Refusal, T),
 }
@@ -373,7 +372,7 @@ impl<T> Machine<T> {
     ///
     /// # Errors
     /// The outer one as [`Machine::submit`], the inner one when it would have to wait.
-    pub fn try_submit(&mut self, ask: Ask, now: Instant) -> Result<Result<Grant, Forecast>, Refusal> {
+    pub fn try_submit(&mut self, ask: Ask, now: Instant) -> Result<Result<Box<Grant>, Forecast>, Refusal> {
         let ask = self.priced(ask);
         self.check(&ask)?;
         let place = self.newcomer(ask.priority, ask.tenant.clone(), ask.arrival);
@@ -502,8 +501,8 @@ impl<T> Machine<T> {
     }
 
     /// Takes a grant back, corrects the books, and then takes the limits that the answer's headers show.
-    pub fn finish(&mut self, grant: Grant, end: End, readings: &[Reading], now: Instant) {
-        let Grant { charge, at, test, ref guess, .. } = grant;
+    pub fn finish(&mut self, grant: Box<Grant>, end: End, readings: &[Reading], now: Instant) {
+        let Grant { charge, at, test, ref guess, .. } = *grant;
         self.in_flight = self.in_flight.saturating_sub(1);
         self.under_way = self.under_way.minus(&charge);
         self.ended.count(now);
@@ -542,8 +541,10 @@ impl<T> Machine<T> {
         if answered && test != Overdrawn::default() {
             self.gates.test_passed(test, at);
         }
-        let around = self.around(&grant, self.in_flight == 0, now);
-        self.gates.read(readings, &around, now);
+        if !readings.is_empty() {
+            let around = self.around(&grant, self.in_flight == 0, now);
+            self.gates.read(readings, &around, now);
+        }
         if end != End::Unsent && self.gates.is_empty() {
             self.gates.answered();
         }
@@ -744,7 +745,7 @@ impl<T> Machine<T> {
         charge: Charge,
         guess: &Option<Arc<Guess>>,
         now: Instant,
-    ) -> Result<Grant, Place> {
+    ) -> Result<Box<Grant>, Place> {
         let free = self.queue.len() == 0 && self.open(now).is_ok();
         let reserved = free.then(|| self.gates.reserve(&charge, now));
         if let Some(Ok(test)) = reserved { Ok(self.grant(place, charge, guess.clone(), test, now)) } else { Err(place) }
@@ -824,7 +825,7 @@ impl<T> Machine<T> {
         guess: Option<Arc<Guess>>,
         test: Overdrawn,
         now: Instant,
-    ) -> Grant {
+    ) -> Box<Grant> {
         let [earlier, later] = &mut self.marks;
         if now.saturating_duration_since(later.0) >= TRANSIT {
             *earlier = std::mem::replace(later, (now, self.granted));
@@ -844,7 +845,7 @@ impl<T> Machine<T> {
         self.squares += (charge.tokens as f64).powi(2);
         self.first = self.first.or(Some(now));
         self.last = Some(now);
-        Grant {
+        Box::new(Grant {
             charge,
             at: now,
             number,
@@ -854,7 +855,7 @@ impl<T> Machine<T> {
             test,
             guess,
             ticket: Ticket(place),
-        }
+        })
     }
 
     /// What was granted so lately that the provider may not have seen it.

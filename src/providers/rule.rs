@@ -48,19 +48,7 @@ impl Rule {
 
     /// What it takes for `charge` when the request is admitted.
     pub fn amount(self, dimension: Dimension, charge: &Charge) -> u64 {
-        if dimension != Dimension::Tokens {
-            return charge.get(dimension);
-        }
-        let Charge { tokens, input_tokens, input_by_chars, output_tokens, .. } = *charge;
-        match self {
-            Rule::LargerPlusCap | Rule::Usage => tokens,
-            Rule::TokensPlusCap => input_tokens.saturating_add(output_tokens).min(tokens),
-            Rule::CharsPlusCap => input_by_chars.saturating_add(output_tokens).min(tokens),
-            Rule::TokensOrCap => input_tokens.max(output_tokens).min(tokens),
-            Rule::CharsOrCap => input_by_chars.max(output_tokens).min(tokens),
-            Rule::Tokens => input_tokens.min(tokens),
-            Rule::Chars => input_by_chars.min(tokens),
-        }
+        Amounts::at_admission(dimension, charge)[self]
     }
 }
 
@@ -154,8 +142,23 @@ pub struct Amounts([u64; Rule::ALL.len()]);
 
 impl Amounts {
     /// What each rule takes for `charge` at admission.
+    #[inline]
     pub fn at_admission(dimension: Dimension, charge: &Charge) -> Self {
-        Self(Rule::ALL.map(|rule| rule.amount(dimension, charge)))
+        if dimension != Dimension::Tokens {
+            return Self::all(charge.get(dimension));
+        }
+        let Charge { tokens, input_tokens: exact, input_by_chars: chars, output_tokens: cap, .. } = *charge;
+        let by_rule = [
+            tokens,
+            exact.saturating_add(cap),
+            chars.saturating_add(cap),
+            exact.max(cap),
+            chars.max(cap),
+            exact,
+            chars,
+            tokens,
+        ];
+        Self(by_rule.map(|amount| amount.min(tokens)))
     }
 
     /// The same number for every rule.

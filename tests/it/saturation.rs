@@ -75,7 +75,7 @@ fn saturate(rpm: u64, tpm: u64, largest: u64, latency: Duration, network: Networ
     let mut servers = limits.map(|limit| Server::new(limit, start));
     let mut luck = fastrand::Rng::with_seed(seed);
     let mut events: BinaryHeap<std::cmp::Reverse<(Instant, u64, Event)>> = BinaryHeap::new();
-    let mut grants: Vec<Option<Grant>> = Vec::new();
+    let mut grants: Vec<Option<Box<Grant>>> = Vec::new();
     let mut outcome = Outcome { refused: 0, spent: [0, 0], head: Charge::default() };
     let mut waiting = VecDeque::new();
     let mut now = start;
