@@ -637,7 +637,7 @@ impl Scheduler {
         for fact in config.learned.lane(account.settings.name(), pool) {
             gates.recall(fact.limit, fact.from_header, &fact.shapes, &fact.suspected, &fact.rules, now);
         }
-        let weights = config.tenants.iter().map(|(name, weight)| (name.as_str().into(), *weight)).collect();
+        let weights = config.tenants.iter().map(|(name, weight)| (name.clone().into(), *weight)).collect();
         let mut machine = Machine::new(gates, clock::now())
             .bounded(account.settings.max_concurrent(model), config.max_waiting)
             .patience(config.outage_patience)

@@ -100,7 +100,7 @@ impl Belief {
             Book::Window(Window::new(amount, length, margin_for(self.margin, length), ends))
         };
         let book = match shape {
-            Shape::Refill => Book::Refill(Refill::new(amount, window, self.margin.min(window / 4), now)),
+            Shape::Refill => Book::Refill(Refill::new(amount, window, self.rules, self.margin.min(window / 4), now)),
             Shape::Sliding => window_of(Ends::Sliding, amount, window),
             Shape::Fixed => window_of(Ends::Fixed(None), amount, window),
             Shape::Slice(length) => window_of(Ends::Fixed(None), slice(&self.limit, length), length),
@@ -186,6 +186,9 @@ impl Belief {
 
     /// The rules by which the whole limit may be charged. Its slices are charged alike, and show nothing themselves.
     fn rules_of_the_whole(&self) -> Option<Rules> {
+        if self.hypotheses.len() == 1 {
+            return None;
+        }
         let whole = self.hypotheses.iter().filter(|hypothesis| length_of(&hypothesis.shape).is_none());
         whole.map(|hypothesis| hypothesis.alive).reduce(Rules::or)
     }
@@ -209,6 +212,11 @@ impl Belief {
 
     pub(super) fn refund(&mut self, amounts: &Amounts, at: Instant) {
         self.hypotheses.iter_mut().for_each(|hypothesis| hypothesis.book.refund(amounts, at));
+    }
+
+    /// Whether it may be what is under way that counts.
+    pub(super) fn is_gauge(&self) -> bool {
+        self.hypotheses.iter().any(|hypothesis| hypothesis.shape == Shape::Gauge)
     }
 
     pub(super) fn ended(&mut self, amounts: &Amounts) {

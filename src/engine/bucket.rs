@@ -8,6 +8,7 @@
 //! cannot be written. Here the clock counts *refill* instead: as many units a second as the limit gives back. A token
 //! is a whole number of units whatever the limit, so there is no rounding to drift.
 
+use std::cell::Cell;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -47,6 +48,8 @@ pub struct Bucket {
     unit: u64,
     /// Tokens per governor cell; above 1 only where governor's `u32` cannot count single tokens.
     cell: u64,
+    /// The last instant asked about, and what the clock shows then: nearly always asked again at once.
+    shown: Cell<(Instant, u64)>,
 }
 
 impl Bucket {
@@ -63,7 +66,7 @@ impl Bucket {
             .expect("a unit is at least one nanosecond")
             .allow_burst(burst);
         let limiter = RateLimiter::new(quota, dial.clone(), dial.clone());
-        Self { limiter, dial, origin: now, head_start: 0, amount, window_ns, unit, cell }
+        Self { limiter, dial, origin: now, head_start: 0, amount, window_ns, unit, cell, shown: Cell::new((now, 0)) }
     }
 
     /// Keeps every grant at least `margin` later than the books alone would allow, unless the bucket has been full for
@@ -72,7 +75,7 @@ impl Bucket {
         let units = self.units(margin.as_nanos());
         self.dial.0.margin.store(units, Relaxed);
         // A new bucket has been full for ever.
-        Self { head_start: units, ..self }
+        Self { head_start: units, shown: Cell::new((self.origin, units)), ..self }
     }
 
     /// What the bucket holds when full.
@@ -213,7 +216,13 @@ impl Bucket {
 
     /// `now` on this bucket's clock, rounded down, as what is spent later is held against it.
     fn clock(&self, now: Instant) -> u64 {
-        self.units(now.saturating_duration_since(self.origin).as_nanos()).saturating_add(self.head_start)
+        let (then, clock) = self.shown.get();
+        if then == now {
+            return clock;
+        }
+        let clock = self.units(now.saturating_duration_since(self.origin).as_nanos()).saturating_add(self.head_start);
+        self.shown.set((now, clock));
+        clock
     }
 
     /// `now` rounded up, as what is spent now refills from then on. Both roundings are late rather than early.

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::belief::Belief;
 use super::bucket::Bucket;
 use super::sight::{Doubtful, Sight};
+use super::toll::Toll;
 use crate::cost::{Charge, DAY, Dimension, Limit, MINUTE, Shape};
 use crate::providers::{Amounts, Reading, Rule, Rules};
 
@@ -154,9 +155,9 @@ impl Gate {
         self.belief.can_hold(&self.amounts(charge))
     }
 
-    /// Whether `charge` fits now.
-    pub(super) fn fits(&mut self, charge: &Charge, now: Instant) -> bool {
-        let n = charge.get(self.limit.dimension);
+    /// Whether it fits now.
+    pub(super) fn fits(&mut self, toll: &Toll, now: Instant) -> bool {
+        let n = toll.most(self.limit.dimension);
         if n == 0 {
             return true;
         }
@@ -166,12 +167,12 @@ impl Gate {
         }
         let blocked = self.blocked_until.is_some_and(|until| now < until);
         let careful = self.careful.as_ref().is_none_or(|careful| careful.ready_at(n, now) <= now);
-        !blocked && careful && self.belief.fits(&self.amounts(charge), now)
+        !blocked && careful && self.belief.fits(&toll.by_rule(self.limit.dimension), now)
     }
 
     /// Charges what fits; answers which suspected slices are overdrawn by it, to see if it is refused.
-    pub(super) fn charge(&mut self, charge: &Charge, now: Instant) -> u8 {
-        let n = charge.get(self.limit.dimension);
+    pub(super) fn charge(&mut self, toll: &Toll, now: Instant) -> u8 {
+        let n = toll.most(self.limit.dimension);
         if n == 0 {
             return 0;
         }
@@ -179,7 +180,7 @@ impl Gate {
             careful.0.charge(n, now);
         }
         self.spent = self.spent.saturating_add(n);
-        self.belief.charge(&self.amounts(charge), now)
+        self.belief.charge(&toll.by_rule(self.limit.dimension), now)
     }
 
     /// When `charge` fits, if nothing else happens. A charge larger than the limit stands for a queue of smaller ones.
@@ -207,7 +208,9 @@ impl Gate {
 
     /// A request that was charged has ended, however.
     pub(super) fn ended(&mut self, charge: &Charge) {
-        self.belief.ended(&self.amounts(charge));
+        if self.belief.is_gauge() {
+            self.belief.ended(&self.amounts(charge));
+        }
     }
 
     /// Corrects a charge that was taken at `at` to what was really used, by the rule of real usage: more used than charged

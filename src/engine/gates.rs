@@ -6,6 +6,7 @@ use super::change::Change;
 use super::gate::{Gate, GateStatus, Ground, Source};
 use super::paid::Paid;
 use super::sight::Doubtful;
+use super::toll::Toll;
 use crate::cost::{Charge, DAY, Dimension, Limit, MINUTE, Shape};
 use crate::providers::{self, Provider, Reading, Rule, Rules};
 
@@ -208,13 +209,14 @@ impl Gates {
     /// # Errors
     /// When it does not fit now.
     pub fn reserve(&mut self, charge: &Charge, now: Instant) -> Result<Overdrawn, Wait> {
-        if let Some(refusing) = self.gates.iter_mut().position(|gate| !gate.fits(charge, now)) {
+        let toll = Toll::of(charge);
+        if let Some(refusing) = self.gates.iter_mut().position(|gate| !gate.fits(&toll, now)) {
             // A gate that refused is a gate that is not ready; the default only satisfies the type.
             return Err(self.wait(charge, now).unwrap_or(Wait { limit: self.gates[refusing].limit(), until: now }));
         }
         let mut overdrawn = Overdrawn::default();
         for (i, gate) in self.gates.iter_mut().enumerate() {
-            overdrawn.0 |= u64::from(gate.charge(charge, now)) << (8 * i.min(7));
+            overdrawn.0 |= u64::from(gate.charge(&toll, now)) << (8 * i.min(7));
         }
         Ok(overdrawn)
     }

@@ -15,9 +15,10 @@ use super::gates::{Around, Gates, Overdrawn};
 use super::paid::Paid;
 use super::places::Places;
 use super::predict::{Guess, Predictions, Predictors};
-use super::queue::{Entry, Place, Priority, Queue, Tenant};
+use super::queue::{Entry, Place, Priority, Queue};
 use super::rate::Rate;
 use super::retry::RetryBudget;
+use super::tenant::Tenant;
 use crate::cost::{Charge, Limit};
 use crate::providers::{Class, Failure, Reading};
 
@@ -374,10 +375,13 @@ impl<T> Machine<T> {
     /// The outer one as [`Machine::submit`], the inner one when it would have to wait.
     pub fn try_submit(&mut self, ask: Ask, now: Instant) -> Result<Result<Box<Grant>, Forecast>, Refusal> {
         let ask = self.priced(ask);
-        self.check(&ask)?;
+        self.check_open(&ask)?;
         let place = self.newcomer(ask.priority, ask.tenant.clone(), ask.arrival);
-        let granted = self.grant_at_once(place, ask.charge, &ask.guess, now);
-        Ok(granted.map_err(|_| self.forecast(&ask, now)))
+        if let Ok(grant) = self.grant_at_once(place, ask.charge, &ask.guess, now) {
+            return Ok(Ok(grant));
+        }
+        self.check_size(&ask)?;
+        Ok(Err(self.forecast(&ask, now)))
     }
 
     /// Grants the request at once if nobody is before it and it fits; otherwise queues it with a `payload` made for that.
@@ -385,16 +389,17 @@ impl<T> Machine<T> {
     /// # Errors
     /// When it can never pass, cannot meet its deadline, finds the queue full or the lane closed. Nothing is spent then.
     pub fn submit(&mut self, ask: Ask, payload: impl FnOnce() -> T, now: Instant) -> Result<Submitted, Refusal> {
-        let ask = self.priced(ask);
-        self.check(&ask)?;
-        let place = match ask.again {
+        let mut ask = self.priced(ask);
+        self.check_open(&ask)?;
+        let place = match ask.again.take() {
             Some(Ticket(place)) => place,
-            None => self.newcomer(ask.priority, ask.tenant, ask.arrival),
+            None => self.newcomer(ask.priority, std::mem::take(&mut ask.tenant), ask.arrival),
         };
         let place = match self.grant_at_once(place, ask.charge, &ask.guess, now) {
             Ok(grant) => return Ok(Submitted::Granted(grant)),
             Err(place) => place,
         };
+        self.check_size(&ask)?;
         if let Some(refusal) = self.hopeless(now) {
             return Err(refusal);
         }
@@ -637,7 +642,8 @@ impl<T> Machine<T> {
     /// When [`Machine::submit`] would refuse it.
     pub fn try_forecast(&mut self, ask: &Ask, now: Instant) -> Result<Forecast, Refusal> {
         let ask = &self.priced(ask.clone());
-        self.check(ask)?;
+        self.check_open(ask)?;
+        self.check_size(ask)?;
         let forecast = self.forecast(ask, now);
         match ask.deadline.map(|deadline| deadline.saturating_duration_since(now)) {
             Some(left) if forecast.starts_in > left => Err(self.too_late(&forecast, now)),
@@ -722,10 +728,12 @@ impl<T> Machine<T> {
         }
     }
 
-    fn check(&self, ask: &Ask) -> Result<(), Refusal> {
-        if self.closed && ask.again.is_none() {
-            return Err(Refusal::Closed);
-        }
+    fn check_open(&self, ask: &Ask) -> Result<(), Refusal> {
+        if self.closed && ask.again.is_none() { Err(Refusal::Closed) } else { Ok(()) }
+    }
+
+    /// Whether it could ever pass. What passes now need not be asked.
+    fn check_size(&self, ask: &Ask) -> Result<(), Refusal> {
         match self.gates.too_small_for(&ask.charge) {
             Some(limit) => Err(Refusal::TooLarge { limit, size: ask.charge.get(limit.dimension) }),
             None => Ok(()),
@@ -827,7 +835,7 @@ impl<T> Machine<T> {
         now: Instant,
     ) -> Box<Grant> {
         let [earlier, later] = &mut self.marks;
-        if now.saturating_duration_since(later.0) >= TRANSIT {
+        if now >= later.0 + TRANSIT {
             *earlier = std::mem::replace(later, (now, self.granted));
         }
         self.in_flight += 1;
@@ -861,7 +869,7 @@ impl<T> Machine<T> {
     /// What was granted so lately that the provider may not have seen it.
     fn lately(&self, now: Instant) -> Paid {
         let [earlier, later] = &self.marks;
-        let mark = if now.saturating_duration_since(later.0) >= TRANSIT { later } else { earlier };
+        let mark = if now >= later.0 + TRANSIT { later } else { earlier };
         self.granted.minus(&mark.1)
     }
 

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::predict::Guess;
+use super::tenant::Tenant;
 use crate::cost::Charge;
 
 /// How urgent a request is. Higher goes first.
@@ -29,9 +30,6 @@ pub enum Priority {
     /// Somebody is waiting for the answer.
     High,
 }
-
-/// The name under which requests take turns; the empty name is a tenant like any other.
-pub type Tenant = Arc<str>;
 
 /// Of so many grants one goes to a request of lower priority that has waited too long: it cannot starve, and a backlog
 /// of old requests cannot take the lane from urgent ones either.
@@ -374,7 +372,7 @@ mod tests {
             let (arrival, tenant) = bench.grant().unwrap();
             *tokens.entry(tenant).or_default() += if arrival <= 400 { 1_000 } else { 100 };
         }
-        let ratio = tokens["small"] as f64 / tokens["big"] as f64;
+        let ratio = tokens[&"small".into()] as f64 / tokens[&"big".into()] as f64;
         assert!((2.9..3.1).contains(&ratio), "{ratio}");
     }
 

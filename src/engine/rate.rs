@@ -38,10 +38,10 @@ impl Rate {
     }
 
     fn turn(&mut self, now: Instant) {
-        let passed = now.saturating_duration_since(self.turned);
-        if passed >= 2 * TURN {
+        let turn = self.turned + TURN;
+        if now >= turn + TURN {
             *self = Self { began: self.began, ..Self::new(now) };
-        } else if passed >= TURN {
+        } else if now >= turn {
             (self.before, self.current) = (self.current, 0);
             self.turned += TURN;
         }

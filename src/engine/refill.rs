@@ -12,27 +12,30 @@ pub(super) struct Refill {
     /// Geometry and decision; its own TAT is that of the rule asked for last.
     bucket: Bucket,
     tats: Amounts,
+    /// The rules that may be asked for.
+    rules: Rules,
 }
 
 impl Refill {
-    pub(super) fn new(amount: u64, window: Duration, margin: Duration, now: Instant) -> Self {
+    pub(super) fn new(amount: u64, window: Duration, rules: Rules, margin: Duration, now: Instant) -> Self {
         let bucket = Bucket::new(amount, window, now).with_margin(margin);
-        Self { tats: Amounts::all(bucket.tat()), bucket }
+        Self { tats: Amounts::all(bucket.tat()), bucket, rules }
     }
 
     pub(super) fn fits(&mut self, amounts: &Amounts, rules: Rules, now: Instant) -> bool {
-        let fits = |rule| {
-            self.bucket.set_tat(self.tats[rule]);
-            self.bucket.fits(amounts[rule], now)
-        };
-        rules.iter().all(fits)
+        // Among those that a full bucket holds, whoever comes to the latest TAT binds; the others fit where that does.
+        let due = |rule: &Rule| self.tats[*rule].saturating_add(self.bucket.in_units(amounts[*rule]));
+        let Some(binding) = rules.iter().max_by_key(due) else { return true };
+        self.bucket.set_tat(self.tats[binding]);
+        rules.iter().all(|rule| amounts[rule] <= self.bucket.amount()) && self.bucket.fits(amounts[binding], now)
     }
 
     pub(super) fn charge(&mut self, amounts: &Amounts, now: Instant) {
         let clock = self.bucket.clock_up(now);
-        self.tats = self.tats.with(amounts, |tat, n| {
-            if n == 0 { tat } else { self.bucket.bounded(tat.max(clock).saturating_add(self.bucket.in_units(n))) }
-        });
+        for rule in self.rules.iter().filter(|rule| amounts[*rule] > 0) {
+            let tat = self.tats[rule].max(clock).saturating_add(self.bucket.in_units(amounts[rule]));
+            self.tats[rule] = self.bucket.bounded(tat);
+        }
     }
 
     pub(super) fn refund(&mut self, amounts: &Amounts) {

@@ -124,7 +124,12 @@ impl Rules {
 
     /// One after another, the dearest first.
     pub fn iter(self) -> impl Iterator<Item = Rule> {
-        Rule::ALL.into_iter().filter(move |rule| self.contains(*rule))
+        let mut left = self.0;
+        std::iter::from_fn(move || {
+            let rule = *Rule::ALL.get(left.trailing_zeros() as usize)?;
+            left &= left - 1;
+            Some(rule)
+        })
     }
 
     /// Those that can bind: the first rule takes at least as much as all others at admission, so where it is possible,
@@ -168,6 +173,7 @@ impl Amounts {
 
     /// Applies `change` to every number and its counterpart in `other`.
     #[must_use]
+    #[inline]
     pub fn with(self, other: &Amounts, change: impl Fn(u64, u64) -> u64) -> Self {
         Self(std::array::from_fn(|i| change(self.0[i], other.0[i])))
     }
