@@ -355,6 +355,9 @@ impl Belief {
             match &mut hypothesis.book {
                 Book::Refill(book) => book.tighten(sight.used, sight.latest),
                 Book::Window(book) if book.has_others() => book.note_others(rule, sight, &doubtful.by(rule)),
+                Book::Window(book) if hypothesis.shape == Shape::Fixed => {
+                    book.note_straddling(hypothesis.alive, sight, |rule| doubtful.by(rule));
+                }
                 Book::Window(_) | Book::Gauge { .. } => {}
             }
         }

@@ -260,14 +260,15 @@ impl Gate {
         self.belief.used(now).0
     }
 
-    /// Takes the server's own number. `idle` says that nothing else is under way, so that it is the truth and not a bound.
+    /// Takes the server's own number. `whole` says that it holds all that was ever sent, so that it is the truth and not a
+    /// bound.
     pub(super) fn read(
         &mut self,
         reading: &Reading,
         sight: &Sight,
         doubtful: &Doubtful,
         unseen: &[(Shape, (u64, u64))],
-        idle: bool,
+        whole: bool,
         now: Instant,
     ) {
         let remaining = reading.remaining.unwrap_or(0);
@@ -276,7 +277,7 @@ impl Gate {
             self.settle_window(reading, agreed, now);
         }
         self.belief.learn(sight, doubtful, unseen);
-        if idle && remaining > 0 {
+        if whole && remaining > 0 {
             self.belief.set_used(sight.used, now);
         }
     }

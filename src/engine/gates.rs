@@ -284,10 +284,13 @@ impl Gates {
                 }
                 unseen = gate.unseen(&sight);
             }
+            // The server's number is the truth where it can hold everything: nothing is under way any more, and it was
+            // written down last, or there was nothing else.
+            let whole = around.idle && (self.stamps.at_completion() || around.unanswered.requests <= 1);
             let doubtful = self.doubtful(shown.dimension, around);
             let of_requests: &[_] = if shown.dimension == Dimension::Requests { &[] } else { &unseen };
             let before = self.gates[index].limit();
-            self.gates[index].read(reading, &sight, &doubtful, of_requests, around.idle, now);
+            self.gates[index].read(reading, &sight, &doubtful, of_requests, whole, now);
             // It may have found another window.
             self.note(Some(before), index);
         }

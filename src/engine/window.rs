@@ -234,6 +234,30 @@ impl Window {
         self.others = others;
     }
 
+    /// What was sent just before an end and may have arrived after it counts on both sides, until a number of the new window
+    /// shows how much of it can be there at most. That number has to be of a time when all of it had arrived.
+    pub(super) fn note_straddling(&mut self, rules: Rules, sight: &Sight, unseen: impl Fn(Rule) -> Unseen) {
+        if !matches!(self.ends, Ends::Fixed(Some(_))) {
+            return;
+        }
+        let Some((low, high)) = self.last_end(sight.latest).filter(|(_, high)| *high + self.margin <= sight.earliest)
+        else {
+            return;
+        };
+        for rule in rules.iter() {
+            let Some((surely, _)) = self.count(rule, sight) else { return };
+            let new = surely.saturating_sub(unseen(rule).most);
+            let mut may_count = sight.used.saturating_add(sight.noise).saturating_sub(new);
+            let straddling = self.log.iter_mut().enumerate().skip(self.first).rev();
+            for (_, slot) in straddling.filter(|(_, slot)| slot.began < high && slot.last + self.margin >= low) {
+                let gone = slot.amounts[rule].saturating_sub(may_count);
+                slot.amounts[rule] -= gone;
+                self.sums[rule] = self.sums[rule].saturating_sub(gone);
+                may_count = may_count.saturating_sub(slot.amounts[rule]);
+            }
+        }
+    }
+
     /// The server's number is the truth: nothing is under way.
     pub(super) fn set_used(&mut self, rule: Rule, used: u64, now: Instant) {
         self.advance(now);
