@@ -64,8 +64,6 @@ pub(super) struct Around {
     pub(super) after: u64,
     /// Those that had not been answered when it was granted, and those granted since: the server may have seen them or not.
     pub(super) unanswered: Paid,
-    /// Those that were granted so lately that they may still be on their way.
-    pub(super) lately: Paid,
     /// What was given back since it was granted.
     pub(super) given_back: Charge,
     /// The standard deviation of the tokens of a charge.
@@ -84,8 +82,9 @@ struct Stamps {
     score: i8,
 }
 
-/// When a request reaches the server at the latest, for all that is concluded from its numbers.
-const TRANSIT: Duration = Duration::from_millis(250);
+/// How long an answer is on its way at most, for all that is concluded from its numbers. Of requests nothing is concluded:
+/// those of a burst may wait for connections, or in the server's own queue, for seconds.
+const RETURN: Duration = Duration::from_secs(1);
 
 impl Stamps {
     const SURE: i8 = 3;
@@ -97,13 +96,7 @@ impl Stamps {
     /// Between which instants the numbers of an answer to a request sent at `sent` were written down.
     fn written(self, sent: Instant, now: Instant) -> (Instant, Instant) {
         let now = now.max(sent);
-        if self.at_completion() {
-            (sent.max(now.checked_sub(TRANSIT).unwrap_or(sent)), now)
-        } else if self.score <= -Self::SURE {
-            (sent, now.min(sent + TRANSIT))
-        } else {
-            (sent, now)
-        }
+        if self.at_completion() { (sent.max(now.checked_sub(RETURN).unwrap_or(sent)), now) } else { (sent, now) }
     }
 
     /// The server has `seen` so many requests, the books hold `booked`, of which `after` were sent after this one.
@@ -296,16 +289,14 @@ impl Gates {
         }
     }
 
-    /// Which requests the server may not have seen when it wrote its number down.
+    /// Which requests the server may not have seen when it wrote its number down: any that was not answered. A burst may
+    /// take seconds to get there.
     fn doubtful(&self, dimension: Dimension, around: &Around) -> Doubtful {
-        // A server that writes as it answers has seen all but the latest.
-        let lately = self.stamps.at_completion() && around.lately.requests < around.unanswered.requests;
         let undone = around.unanswered.by_rule(dimension);
-        let paid = if lately { &around.lately } else { &around.unanswered };
         Doubtful {
-            requests: paid.requests,
-            amounts: paid.by_rule(dimension),
-            unseen: (0, paid.requests),
+            requests: around.unanswered.requests,
+            amounts: undone,
+            unseen: (0, around.unanswered.requests),
             deviation: if dimension == Dimension::Requests { 0.0 } else { around.deviation },
             undone: (undone[Rule::Usage], if dimension == Dimension::Tokens { undone[Rule::Tokens] } else { 0 }),
             given_back: around.given_back.get(dimension),
@@ -454,7 +445,6 @@ mod tests {
             sent: now,
             after: 0,
             unanswered: Paid::default(),
-            lately: Paid::default(),
             given_back: Charge::default(),
             deviation: 0.0,
             refused: 0,

@@ -880,7 +880,6 @@ impl<T> Machine<T> {
             sent: grant.at,
             after: self.granted.requests.saturating_sub(grant.requests),
             unanswered: self.granted.minus(&grant.done),
-            lately: self.lately(now),
             given_back: self.given_back.minus(&grant.given_back),
             deviation: self.granted.deviation(self.squares),
             refused: if lately { refused } else { 0 },

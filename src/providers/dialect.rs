@@ -72,10 +72,23 @@ const MISTRAL: &[Names] = &[
     names!(Tokens, Some(MONTH), 0, "x-ratelimitbysize-", "-month"),
 ];
 
+/// A server of which nothing is known may speak any of them; where the same name means two things, as OpenAI does.
+const ANY: &[Names] = &[
+    names!(Requests, None, 0, "x-ratelimit-", "-requests"),
+    names!(Tokens, None, 0, "x-ratelimit-", "-tokens"),
+    names!(Requests, Some(MINUTE), 0, "x-ratelimit-", "-req-minute"),
+    names!(Tokens, Some(MINUTE), 0, "x-ratelimit-", "-tokens-minute"),
+    names!(Requests, Some(MINUTE), 0, "anthropic-ratelimit-requests-", ""),
+    names!(InputTokens, Some(MINUTE), 500, "anthropic-ratelimit-input-tokens-", ""),
+    names!(OutputTokens, Some(MINUTE), 500, "anthropic-ratelimit-output-tokens-", ""),
+    names!(Tokens, Some(MINUTE), 500, "anthropic-ratelimit-tokens-", ""),
+];
+
 /// The limits that `provider` shows in headers; none for Gemini.
 pub(super) const fn names(provider: Provider) -> &'static [Names] {
     match provider {
-        Provider::Openai | Provider::Compatible => OPENAI,
+        Provider::Openai => OPENAI,
+        Provider::Compatible => ANY,
         Provider::Azure => AZURE,
         Provider::Anthropic => ANTHROPIC,
         Provider::Gemini => &[],
