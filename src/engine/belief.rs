@@ -397,11 +397,13 @@ impl Belief {
     }
 
     /// The provider refused what every living hypothesis let pass. `room` tells whether it showed room for it all the
-    /// same, which only slices explain.
+    /// same, which only slices explain. A single refusal that nothing explains may be a lock of a few seconds that has
+    /// nothing to do with the limit; when it refuses `again`, the evidence was wrong.
     pub(super) fn refused(
         &mut self,
         amounts: &Amounts,
         room: Option<bool>,
+        again: bool,
         wait: Duration,
         now: Instant,
         wall: SystemTime,
@@ -409,7 +411,7 @@ impl Belief {
         if room != Some(false) && self.limit.window > SECOND * 10 && self.blame_slice(amounts, room, wait, now, wall) {
             return;
         }
-        if room.is_none() && self.limit.window <= LONGEST {
+        if room.is_none() && again && self.limit.window <= LONGEST {
             for shape in [Shape::Refill, Shape::Sliding, Shape::Fixed] {
                 self.restore(shape, amounts, now, wall);
             }

@@ -309,7 +309,10 @@ impl Gate {
         let left = used.map(|used| self.limit.amount.saturating_sub(used));
         let shown = self.shown.filter(|(_, at)| *at == now).map(|(left, _)| left);
         let room = left.or(shown).map(|left| left >= n.max(1));
-        self.belief.refused(&amounts, room, until - now, now, self.ground.wall_at(now));
+        // Those of one volley are one refusal; after the wait, another one says that more than the margin is wrong.
+        let distrusted = self.distrusted_until.is_some_and(|quiet| now < quiet);
+        let again = distrusted && self.blocked_until.is_none_or(|over| over <= now);
+        self.belief.refused(&amounts, room, again, until - now, now, self.ground.wall_at(now));
         // The larger margin is not to be waited for once more.
         let more = self.ground.margin * (DISTRUST - 1);
         self.belief.hold(&amounts, until.checked_sub(more).unwrap_or(until).max(now));
