@@ -11,7 +11,11 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::account::AccountState;
 use crate::clock;
-use crate::engine::{Ask, Change, End, Forecast, Grant, Machine, Offer, Refusal, Submitted, Ticket, Wake};
+use crate::cost::Charge;
+use crate::engine::{
+    Ask, Call, Change, End, Forecast, Grant, Health, HealthBook, LaneStatus, Machine, Offer, Outcome, Recent, Refusal,
+    Submitted, Ticket, Wake,
+};
 use crate::permit::Held;
 use crate::providers::{Failure, LimitHit, Observation, Provider, Retry};
 
@@ -84,6 +88,7 @@ pub(crate) struct Lane {
 struct State {
     machine: LaneMachine,
     counters: Counters,
+    health: HealthBook,
     /// Whether anybody ever waited who could go elsewhere.
     movable: bool,
     /// Those who could go elsewhere know that nothing goes here before this time.
@@ -112,6 +117,16 @@ pub struct Counters {
     pub outages: u64,
 }
 
+impl Counters {
+    fn count(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::RateLimited => self.rate_limited += 1,
+            Outcome::Failed | Outcome::Rejected => self.failed += 1,
+            _ => {}
+        }
+    }
+}
+
 impl State {
     fn is_idle(&self) -> bool {
         self.backing_off == 0 && self.machine.is_idle()
@@ -125,15 +140,32 @@ pub(crate) enum Heard<'a> {
     Nothing,
     /// It went well, with so many tokens of output if that is known.
     Answer { output: Option<u64> },
+    /// The caller's closure failed and did not say why; with so many tokens of output if that is known.
+    Unexplained { output: Option<u64> },
     /// It failed; a lane that is refused without being told for how long waits for this time.
     Failure(&'a Failure, Duration),
 }
 
 impl Heard<'_> {
+    /// How a call went of which this was heard at that end; `None` if it was not one.
+    pub(crate) fn outcome(self, end: End) -> Option<Outcome> {
+        Some(match self {
+            Heard::Nothing if end == End::Unsent => return None,
+            Heard::Nothing => Outcome::Abandoned,
+            Heard::Answer { .. } => Outcome::Answered,
+            Heard::Unexplained { .. } => Outcome::Rejected,
+            Heard::Failure(failure, _) if failure.retry() == Retry::AfterLimit || failure.status == 429 => {
+                Outcome::RateLimited
+            }
+            Heard::Failure(failure, _) if failure.retry() == Retry::Backoff => Outcome::Failed,
+            Heard::Failure(..) => Outcome::Rejected,
+        })
+    }
+
     fn is_answer(self) -> bool {
         match self {
             Heard::Nothing => false,
-            Heard::Answer { .. } => true,
+            Heard::Answer { .. } | Heard::Unexplained { .. } => true,
             Heard::Failure(failure, _) => (100..500).contains(&failure.status),
         }
     }
@@ -156,6 +188,7 @@ impl Lane {
         let state = State {
             machine,
             counters: Counters::default(),
+            health: HealthBook::new(clock::now()),
             movable: false,
             known_late_until: None,
             backing_off: 0,
@@ -216,8 +249,16 @@ impl Lane {
         }
     }
 
-    pub(crate) fn counters(&self) -> Counters {
-        self.lock().counters
+    /// The lane as it stands, all of it at one instant, and its calls of late.
+    pub(crate) fn look(&self, now: Instant) -> (LaneStatus, Counters, Recent, Health) {
+        let small = Ask { charge: Charge::tokens(1, 0), ..Ask::default() };
+        let mut state = self.lock();
+        let status = state.machine.status(now);
+        let wait = state.machine.try_forecast(&small, now).ok().map(|forecast| forecast.starts_in);
+        let (counters, recent) = (state.counters, state.health.look(now));
+        drop(state);
+        let health = Health::of(&recent, &status, wait);
+        (status, counters, recent, health)
     }
 
     /// What the lane offers a request.
@@ -264,7 +305,7 @@ impl Lane {
             self.start_driver(&runtime);
         }
         let answer = receiver.ok_or(Refusal::Closed)?;
-        Ok(Turn::Queued(Queued { lane: self.clone(), ticket: Some(ticket), answer }))
+        Ok(Turn::Queued(Queued { lane: self.clone(), ticket: Some(ticket), since: now, answer }))
     }
 
     /// A permit if there is one now.
@@ -297,15 +338,26 @@ impl Lane {
     }
 
     /// Closes the books of a grant and, in the same step, takes what its failure says about the lane: whoever waits for
-    /// what it names waits as long as it asks, or goes where it need not. Answers whether the provider is failing for
-    /// everybody.
-    pub(crate) fn conclude(self: &Arc<Self>, grant: Grant, end: End, answer: &Observation, heard: Heard<'_>) -> bool {
-        let now = clock::now();
+    /// what it names waits as long as it asks, or goes where it need not. `call` is how it went, if it was sent. Answers
+    /// whether the provider is failing for everybody.
+    pub(crate) fn conclude(
+        self: &Arc<Self>,
+        grant: Grant,
+        end: End,
+        answer: &Observation,
+        heard: Heard<'_>,
+        call: Option<&Call>,
+        now: Instant,
+    ) -> bool {
         let charge = grant.charge;
         let mut state = self.lock();
+        if let Some(call) = call {
+            state.health.record(call, now);
+            state.counters.count(call.outcome);
+        }
         match heard {
             Heard::Nothing => {}
-            Heard::Answer { output } => {
+            Heard::Answer { output } | Heard::Unexplained { output } => {
                 if let Some(output) = output {
                     state.machine.learn(&grant, output);
                 }
@@ -321,19 +373,16 @@ impl Lane {
         if let Heard::Failure(failure, default_wait) = heard {
             match failure.retry() {
                 Retry::AfterLimit => {
-                    state.counters.rate_limited += 1;
                     let named = failure.limit.as_ref().and_then(LimitHit::as_limit);
                     let used = failure.limit.and_then(|limit| limit.used);
                     state.machine.block(named.as_ref(), used, &charge, failure.wait.unwrap_or(default_wait), now);
                 }
                 Retry::Backoff => {
-                    state.counters.failed += 1;
                     if let Some(wait) = failure.wait {
                         state.machine.pause(wait, now);
                     }
                 }
-                Retry::Never if failure.status == 429 => state.counters.rate_limited += 1,
-                Retry::Never => state.counters.failed += 1,
+                Retry::Never => {}
             }
             let late_until = failure.wait.filter(|wait| *wait > WORTH_MOVING).map(|wait| now + wait);
             // Each of many failures under way says the same once more.
@@ -362,10 +411,6 @@ impl Lane {
     pub(crate) fn backing_off(self: &Arc<Self>) -> BackingOff {
         self.lock().backing_off += 1;
         BackingOff(self.clone())
-    }
-
-    pub(crate) fn count_failure(&self) {
-        self.lock().counters.failed += 1;
     }
 
     /// Whether nothing waits and nothing is under way.
@@ -477,10 +522,19 @@ pub(crate) struct Queued {
     lane: Arc<Lane>,
     /// `None` once it is answered.
     ticket: Option<Ticket>,
+    since: Instant,
     answer: oneshot::Receiver<Answer>,
 }
 
 impl Turn {
+    /// Since when it waits, if it has to.
+    pub(crate) fn since(&self) -> Option<Instant> {
+        match self {
+            Turn::Granted(_) => None,
+            Turn::Queued(queued) => Some(queued.since),
+        }
+    }
+
     /// See [`Waiter::explain`](crate::Waiter::explain).
     pub(crate) fn explain(&self) -> Option<Forecast> {
         match self {

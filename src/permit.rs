@@ -1,13 +1,13 @@
 //! The right to send one attempt, and what its end means for the books.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 
 use crate::clock;
 use crate::cost::{Charge, Usage};
-use crate::engine::{End, Grant, Ticket};
+use crate::engine::{Call, End, Grant, Ticket};
 use crate::lane::{Heard, Lane};
 use crate::providers::{self, Failure, Observation, Retry};
 use crate::target::Target;
@@ -47,15 +47,23 @@ pub(crate) struct Held {
     lane: Arc<Lane>,
     /// `None` once the books are closed.
     grant: Option<Grant>,
+    /// How long it waited for that.
+    waited: Duration,
     sent: bool,
+    /// When its answer began.
+    began: Option<Instant>,
 }
 
 impl Held {
     pub(crate) fn new(lane: Arc<Lane>, grant: Grant) -> Self {
-        Self { lane, grant: Some(grant), sent: false }
+        Self { lane, grant: Some(grant), waited: Duration::ZERO, sent: false, began: None }
     }
 
-    pub(crate) fn to(self, target: Target) -> Permit {
+    /// To a target; it has waited since then.
+    pub(crate) fn to(mut self, target: Target, since: Option<Instant>) -> Permit {
+        if let (Some(grant), Some(since)) = (&self.grant, since) {
+            self.waited = grant.at.saturating_duration_since(since);
+        }
         Permit { held: self, target }
     }
 
@@ -65,7 +73,15 @@ impl Held {
 
     /// Answers whether the provider is failing for everybody.
     fn finish(&mut self, end: End, answer: &Observation, heard: Heard<'_>) -> bool {
-        self.grant.take().is_some_and(|grant| self.lane.conclude(grant, end, answer, heard))
+        let Some(grant) = self.grant.take() else { return false };
+        let now = clock::now();
+        let call = heard.outcome(end).map(|outcome| Call {
+            outcome,
+            waited: self.waited,
+            first_byte: self.began.map(|began| began.saturating_duration_since(grant.at)),
+            whole: now.saturating_duration_since(grant.at),
+        });
+        self.lane.conclude(grant, end, answer, heard, call.as_ref(), now)
     }
 }
 
@@ -96,6 +112,7 @@ impl Permit {
 
     pub(crate) fn read(&mut self, answer: &Observation) {
         self.held.sent = true;
+        self.began(Some(clock::now()));
         if let Some(grant) = &self.held.grant {
             self.held.lane.change(|machine| {
                 machine.observe(grant, &answer.readings, clock::now());
@@ -103,6 +120,11 @@ impl Permit {
                 machine.began(grant, clock::now());
             });
         }
+    }
+
+    /// Its answer has begun then, unless that was told before.
+    pub(crate) fn began(&mut self, at: Option<Instant>) {
+        self.held.began = self.held.began.or(at);
     }
 
     #[cfg(feature = "client")]
@@ -129,7 +151,18 @@ impl Permit {
     }
 
     /// The provider answered well; without usage the charge stands.
-    pub(crate) fn answered(mut self, usage: Option<Usage>, answer: &Observation) {
+    pub(crate) fn answered(self, usage: Option<Usage>, answer: &Observation) {
+        let output = usage.map(|usage| usage.output_tokens);
+        self.ended(usage, answer, Heard::Answer { output });
+    }
+
+    /// The caller's closure failed, and nothing is known of why.
+    pub(crate) fn unexplained(self, usage: Option<Usage>, answer: &Observation) {
+        let output = usage.map(|usage| usage.output_tokens);
+        self.ended(usage, answer, Heard::Unexplained { output });
+    }
+
+    fn ended(mut self, usage: Option<Usage>, answer: &Observation, heard: Heard<'_>) {
         let charge = self.charge();
         let used = match (usage, answer.query_cost) {
             (_, Some(tokens)) => Some(Charge { tokens, ..charge }),
@@ -140,8 +173,7 @@ impl Permit {
             ),
             (None, None) => None,
         };
-        let output = usage.map(|usage| usage.output_tokens);
-        self.held.finish(used.map_or(End::Unknown, End::Used), answer, Heard::Answer { output });
+        self.held.finish(used.map_or(End::Unknown, End::Used), answer, heard);
     }
 
     /// The provider answered with an error, or not at all. `default_wait` is how long a refused lane waits if the answer

@@ -24,6 +24,8 @@ pub(crate) struct Route {
     deadline: Option<Instant>,
     affinity: Option<Arc<str>>,
     within: Duration,
+    /// Since when it waits for its next attempt.
+    since: Option<Instant>,
     /// How much earlier a fallback must start.
     margin: Duration,
 }
@@ -68,7 +70,7 @@ impl Route {
     pub(crate) fn new(candidates: Candidates, ask: Ask, affinity: Option<Arc<str>>, within: Duration) -> Self {
         let deadline = ask.deadline;
         let ask = Ask { deadline: None, ..ask };
-        Self { candidates, ask, deadline, affinity, within, margin: Duration::ZERO }
+        Self { candidates, ask, deadline, affinity, within, since: None, margin: Duration::ZERO }
     }
 
     /// Lets it go elsewhere when it would start there earlier by more than `margin`.
@@ -228,6 +230,7 @@ impl Route {
             let turn = lane.enqueue(self.ask_for(index), self.candidates.len() > 1)?;
             // An account that left in between has told those who waited then, and not this one.
             if lane.account.is_in() {
+                self.since = self.since.or(turn.since());
                 return Ok((index, turn));
             }
         }
@@ -254,7 +257,7 @@ impl Route {
             self.ask.again = held.ticket();
             return Err(lane.backing_off());
         }
-        Ok(held.to(Target::new(account.clone(), model.clone(), key)))
+        Ok(held.to(Target::new(account.clone(), model.clone(), key), self.since.take()))
     }
 }
 

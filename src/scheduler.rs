@@ -12,7 +12,10 @@ use crate::attempt::{Attempt, Facts, Transport};
 use crate::clock;
 use crate::config::{Account, Config, ConfigError};
 use crate::cost::{Charge, Estimate, Limit};
-use crate::engine::{Ask, Forecast, Gates, Guess, LaneStatus, Machine, Predictors, RetryPolicy, Source};
+use crate::endpoint::{EndpointSnapshot, Endpoints};
+use crate::engine::{
+    Ask, Forecast, Gates, Guess, Health, LaneStatus, Machine, Predictors, Recent, RetryPolicy, Source,
+};
 use crate::error::{AcquireError, Error, TryAcquireError};
 use crate::event::{Event, Listener};
 use crate::fallback::Fallback;
@@ -86,6 +89,8 @@ impl From<&Fallback> for Chain {
 pub struct Snapshot {
     /// Every lane that was used so far.
     pub lanes: Vec<LaneSnapshot>,
+    /// The addresses that these lanes send to.
+    pub endpoints: Vec<EndpointSnapshot>,
 }
 
 /// One lane as it stands.
@@ -101,6 +106,8 @@ pub struct LaneSnapshot {
     pub status: LaneStatus,
     /// What the lane has met.
     pub counters: Counters,
+    /// How its calls went lately.
+    pub health: Health,
 }
 
 /// Settings for a [`Scheduler`].
@@ -336,9 +343,14 @@ impl Scheduler {
     /// Every lane that was used so far, with its limits, queue and books.
     pub fn snapshot(&self) -> Snapshot {
         let now = clock::now();
-        let mut lanes: Vec<_> = self.inner.lanes.all().iter().map(|lane| self.look_at(lane, now)).collect();
+        let (mut lanes, mut endpoints) = (Vec::new(), Endpoints::default());
+        for lane in self.inner.lanes.all() {
+            let (snapshot, recent) = look_at(&lane, now);
+            endpoints.add(&lane.account.settings, &snapshot, recent);
+            lanes.push(snapshot);
+        }
         lanes.sort_by(|a, b| (&a.account, &a.pool).cmp(&(&b.account, &b.pool)));
-        Snapshot { lanes }
+        Snapshot { lanes, endpoints: endpoints.finish() }
     }
 
     /// What the answers have shown of the limits so far, and what was known before, to be kept for the next start.
@@ -358,7 +370,7 @@ impl Scheduler {
     /// ```
     pub fn lane_of(&self, model: &str) -> LaneSnapshot {
         let lane = self.lane(&self.inner.accounts[0], model);
-        self.look_at(&lane, clock::now())
+        look_at(&lane, clock::now()).0
     }
 
     /// Lets an account and its keys return that left the rotation; call it when the key is valid again or the bill is paid.
@@ -369,15 +381,6 @@ impl Scheduler {
     pub fn restore(&self, account: &str) -> Result<(), AcquireError> {
         self.account_named(account)?.restore();
         Ok(())
-    }
-
-    fn look_at(&self, lane: &Lane, now: Instant) -> LaneSnapshot {
-        LaneSnapshot {
-            account: lane.account.settings.name().to_owned(),
-            pool: lane.pool.to_string(),
-            status: lane.with(|machine| machine.status(now)),
-            counters: lane.counters(),
-        }
     }
 
     /// Takes no new requests from now on. Those that wait and those under way go on, retries included.
@@ -456,6 +459,7 @@ impl Scheduler {
             let result = call(attempt.clone()).await;
             let (result, transport) = inspect::read(result, &attempt).await;
             let mut facts = attempt.take_facts();
+            permit.began(facts.began);
             if result.is_err()
                 && let Some(Err(unfit)) = facts.adapted.take_if(|adapted| adapted.is_err()).map(|adapted| *adapted)
             {
@@ -480,8 +484,7 @@ impl Scheduler {
                 match result {
                     Ok(value) => return Ended::Answered(Answered { value, permit, facts, attempts }),
                     Err(error) => {
-                        permit.lane().count_failure();
-                        permit.answered(facts.usage, &facts.answer);
+                        permit.unexplained(facts.usage, &facts.answer);
                         return Ended::Failed(Error::Call { error, attempts, failure: last });
                     }
                 }
@@ -657,6 +660,13 @@ impl Scheduler {
         let limits: Vec<_> = limits.into_iter().map(|limit| (limit, Source::Configured)).collect();
         self.lane(account, model).change(|machine| machine.set_limits(&limits, clock::now()));
     }
+}
+
+/// A lane as it stands, and its calls of late.
+fn look_at(lane: &Lane, now: Instant) -> (LaneSnapshot, Recent) {
+    let (status, counters, recent, health) = lane.look(now);
+    let (account, pool) = (lane.account.settings.name().to_owned(), lane.pool.to_string());
+    (LaneSnapshot { account, pool, status, counters, health }, recent)
 }
 
 fn estimate_here(request: &Request) -> Result<Estimate, AcquireError> {

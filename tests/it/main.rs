@@ -10,6 +10,7 @@ mod client;
 mod events;
 mod fallback;
 mod floors;
+mod health;
 mod lane;
 mod licences;
 mod outage;
