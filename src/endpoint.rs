@@ -65,6 +65,14 @@ pub(crate) fn host(url: &str) -> &str {
     authority.rsplit_once('@').map_or(authority, |(_, host)| host)
 }
 
+/// The same, apart.
+#[cfg(feature = "tracing")]
+pub(crate) fn host_and_port(url: &str) -> (&str, Option<u16>) {
+    let both = host(url);
+    let apart = both.rsplit_once(':').and_then(|(host, port)| Some((host, Some(port.parse().ok()?))));
+    apart.unwrap_or((both, None))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,6 +88,19 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(host(url), shown);
+        }
+    }
+
+    #[test]
+    #[cfg(feature = "tracing")]
+    fn a_port_is_told_from_an_address_with_colons() {
+        for (url, apart) in [
+            ("https://api.openai.com/v1", ("api.openai.com", None)),
+            ("http://127.0.0.1:8080/v1", ("127.0.0.1", Some(8080))),
+            ("http://[::1]/v1", ("[::1]", None)),
+            ("http://[::1]:80/v1", ("[::1]", Some(80))),
+        ] {
+            assert_eq!(host_and_port(url), apart);
         }
     }
 }

@@ -31,6 +31,8 @@ mod secret;
 mod stream;
 mod target;
 pub mod tokens;
+#[cfg_attr(not(feature = "tracing"), path = "trace_off.rs")]
+mod trace;
 
 pub use attempt::Attempt;
 #[cfg(feature = "cache")]

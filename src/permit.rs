@@ -11,6 +11,7 @@ use crate::engine::{Call, End, Grant, Ticket};
 use crate::lane::{Heard, Lane};
 use crate::providers::{self, Failure, Observation, Retry};
 use crate::target::Target;
+use crate::trace::{AttemptTrace, RequestTrace};
 
 /// The right to send one request now.
 ///
@@ -52,17 +53,26 @@ pub(crate) struct Held {
     sent: bool,
     /// When its answer began.
     began: Option<Instant>,
+    trace: AttemptTrace,
 }
 
 impl Held {
     pub(crate) fn new(lane: Arc<Lane>, grant: Grant) -> Self {
-        Self { lane, grant: Some(grant), waited: Duration::ZERO, sent: false, began: None }
+        Self {
+            lane,
+            grant: Some(grant),
+            waited: Duration::ZERO,
+            sent: false,
+            began: None,
+            trace: AttemptTrace::default(),
+        }
     }
 
     /// To a target; it has waited since then.
-    pub(crate) fn to(mut self, target: Target, since: Option<Instant>) -> Permit {
-        if let (Some(grant), Some(since)) = (&self.grant, since) {
-            self.waited = grant.at.saturating_duration_since(since);
+    pub(crate) fn to(mut self, target: Target, since: Option<Instant>, trace: &mut RequestTrace) -> Permit {
+        if let Some(grant) = &self.grant {
+            self.waited = since.map_or(Duration::ZERO, |since| grant.at.saturating_duration_since(since));
+            self.trace = trace.admitted(&target, &self.lane, &grant.charge, self.waited);
         }
         Permit { held: self, target }
     }
@@ -81,7 +91,14 @@ impl Held {
             first_byte: self.began.map(|began| began.saturating_duration_since(grant.at)),
             whole: now.saturating_duration_since(grant.at),
         });
-        self.lane.conclude(grant, end, answer, heard, call.as_ref(), now)
+        let charge = grant.charge;
+        if let Heard::Failure(failure, _) = heard {
+            self.trace.failed(failure);
+        }
+        let failing = self.lane.conclude(grant, end, answer, heard, call.as_ref(), now);
+        let used = if let End::Used(used) = &end { Some(used) } else { None };
+        self.trace.settled(call.as_ref(), &charge, used);
+        failing
     }
 }
 
@@ -89,6 +106,11 @@ impl Permit {
     /// Where to send it: the account, the model, the key.
     pub fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// What its attempt does.
+    pub(crate) fn within<F: Future>(&self, call: F) -> impl Future<Output = F::Output> + use<F> {
+        self.held.trace.within(call)
     }
 
     pub(crate) fn lane(&self) -> &Arc<Lane> {
@@ -142,7 +164,7 @@ impl Permit {
     pub fn failed(self, status: u16, headers: &HeaderMap, body: &[u8]) -> Failure {
         let seen = providers::observe(self.held.lane.provider, headers, clock::wall());
         let failure = providers::classify(self.held.lane.provider, status, &seen, body);
-        self.failed_as(&failure, &seen, DEFAULT_WAIT);
+        self.failed_for_good(&failure, &seen);
         failure
     }
 
@@ -163,6 +185,9 @@ impl Permit {
     }
 
     fn ended(mut self, usage: Option<Usage>, answer: &Observation, heard: Heard<'_>) {
+        if let Some(usage) = &usage {
+            self.held.trace.used(usage);
+        }
         let charge = self.charge();
         let used = match (usage, answer.query_cost) {
             (_, Some(tokens)) => Some(Charge { tokens, ..charge }),
@@ -174,6 +199,12 @@ impl Permit {
             (None, None) => None,
         };
         self.held.finish(used.map_or(End::Unknown, End::Used), answer, heard);
+    }
+
+    /// As [`failed_as`](Permit::failed_as), where nobody tries again.
+    pub(crate) fn failed_for_good(self, failure: &Failure, answer: &Observation) {
+        self.held.trace.failed_for_good(failure);
+        self.failed_as(failure, answer, DEFAULT_WAIT);
     }
 
     /// The provider answered with an error, or not at all. `default_wait` is how long a refused lane waits if the answer

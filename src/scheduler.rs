@@ -285,7 +285,8 @@ impl Scheduler {
     /// Dropping the future loses the place in the queue. Nothing was spent.
     pub async fn acquire(&self, request: Request) -> Result<Permit, AcquireError> {
         let estimate = Self::estimate(&request).await?;
-        Ok(self.route(&request, &estimate)?.acquire(None).await?)
+        let mut route = self.route(&request, &estimate)?.traced(&request, &estimate);
+        route.acquire(None).await.map_err(|refusal| route.refused(refusal).into())
     }
 
     /// Takes a place in the queue. The [`Waiter`] is a future of the permit that can say what it waits for.
@@ -297,7 +298,7 @@ impl Scheduler {
     /// Until it returns, nothing has happened.
     pub async fn enqueue(&self, request: Request) -> Result<Waiter, AcquireError> {
         let estimate = Self::estimate(&request).await?;
-        Ok(self.route(&request, &estimate)?.enqueue()?)
+        Ok(self.route(&request, &estimate)?.traced(&request, &estimate).enqueue()?)
     }
 
     /// The right to send one request now, or never mind. It does not wait, except that tokens of large texts are counted on
@@ -307,8 +308,11 @@ impl Scheduler {
     /// [`TryAcquireError::NotYet`] when it would have to wait.
     pub fn try_acquire(&self, request: Request) -> Result<Permit, TryAcquireError> {
         let estimate = estimate_here(&request)?;
-        let mut route = self.route(&request, &estimate)?;
-        route.try_acquire().map_err(AcquireError::from)?.map_err(|forecast| TryAcquireError::NotYet { forecast })
+        let mut route = self.route(&request, &estimate)?.traced(&request, &estimate);
+        route
+            .try_acquire()
+            .map_err(|refusal| AcquireError::from(route.refused(refusal)))?
+            .map_err(|forecast| TryAcquireError::NotYet { forecast })
     }
 
     /// What would happen to a request that came now: when it would start, after how many others, held by which limit.
@@ -441,7 +445,8 @@ impl Scheduler {
         let mut last: Option<Box<Failure>> = None;
         let refused = |reason: AcquireError, attempts, last| Ended::Failed(Error::Refused { reason, attempts, last });
         let estimate = Self::estimate(&request).await;
-        let mut route = match estimate.and_then(|estimate| self.route(&request, &estimate)) {
+        let route = estimate.and_then(|estimate| Ok(self.route(&request, &estimate)?.traced(&request, &estimate)));
+        let mut route = match route {
             Ok(route) => route,
             Err(reason) => return refused(reason, attempts, last),
         };
@@ -450,13 +455,13 @@ impl Scheduler {
         loop {
             let mut permit = match route.acquire(between.take()).await {
                 Ok(permit) => permit,
-                Err(reason) => return refused(reason.into(), attempts, last),
+                Err(reason) => return refused(route.refused(reason).into(), attempts, last),
             };
             attempts += 1;
             let attempt = Attempt::new(attempts, permit.target().clone());
             let target = attempt.target();
             permit.sent();
-            let result = call(attempt.clone()).await;
+            let result = permit.within(call(attempt.clone())).await;
             let (result, transport) = inspect::read(result, &attempt).await;
             let mut facts = attempt.take_facts();
             permit.began(facts.began);
@@ -471,6 +476,7 @@ impl Scheduler {
                 if route.has_way() {
                     continue;
                 }
+                route.failed("unfit");
                 return refused(unfit.into(), attempts, last);
             }
             let failure = match (facts.status, &transport) {
@@ -484,6 +490,7 @@ impl Scheduler {
                 match result {
                     Ok(value) => return Ended::Answered(Answered { value, permit, facts, attempts }),
                     Err(error) => {
+                        route.failed("unexplained");
                         permit.unexplained(facts.usage, &facts.answer);
                         return Ended::Failed(Error::Call { error, attempts, failure: last });
                     }
@@ -521,6 +528,7 @@ impl Scheduler {
                 }
                 None if (retires || beyond) && route.has_way() => {}
                 None => {
+                    route.failed(failure.class.name());
                     let failure = Box::new(failure);
                     return match result {
                         Ok(value) => Ended::ErrorAnswer { value, failure, attempts },

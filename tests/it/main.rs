@@ -21,3 +21,5 @@ mod refusals;
 mod saturation;
 mod secrets;
 mod share;
+#[cfg(feature = "tracing")]
+mod trace;
