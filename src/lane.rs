@@ -16,6 +16,7 @@ use crate::engine::{
     Ask, Call, Change, End, Forecast, Grant, Health, HealthBook, LaneStatus, Machine, Offer, Outcome, Recent, Refusal,
     Submitted, Ticket, Wake,
 };
+use crate::metrics::LaneMetrics;
 use crate::permit::Held;
 use crate::providers::{Failure, LimitHit, Observation, Provider, Retry};
 
@@ -76,6 +77,8 @@ pub(crate) struct Lane {
     pub(crate) account: Arc<AccountState>,
     pub(crate) pool: Box<str>,
     pub(crate) provider: Provider,
+    /// Told outside of the lock.
+    pub(crate) metrics: LaneMetrics,
     /// A std mutex: it is held for microseconds and never across an await, and permits lock it when they drop.
     state: Mutex<State>,
     /// Something happened that may let a waiting request go.
@@ -198,6 +201,7 @@ impl Lane {
         };
         Self {
             provider: account.settings.provider,
+            metrics: LaneMetrics::default(),
             account,
             pool: pool.into(),
             state: Mutex::new(state),
@@ -402,6 +406,7 @@ impl Lane {
     /// Counts a retry and says how long it has to wait for the lane's budget. What waits for a limit, or for the provider to
     /// return, is no `load` and needs none.
     pub(crate) fn retry(&self, load: bool) -> Duration {
+        self.metrics.retried(self);
         let mut state = self.lock();
         state.counters.retries += 1;
         if load { state.machine.budget.spend(clock::now()) } else { Duration::ZERO }

@@ -19,6 +19,11 @@ mod fallback;
 mod inspect;
 mod lane;
 mod learned;
+#[cfg(feature = "metrics")]
+pub mod metrics;
+#[cfg(not(feature = "metrics"))]
+#[path = "metrics_off.rs"]
+mod metrics;
 #[cfg(feature = "mock")]
 pub mod mock;
 mod permit;

@@ -98,6 +98,9 @@ impl Held {
         let failing = self.lane.conclude(grant, end, answer, heard, call.as_ref(), now);
         let used = if let End::Used(used) = &end { Some(used) } else { None };
         self.trace.settled(call.as_ref(), &charge, used);
+        if let Some(call) = &call {
+            self.lane.metrics.ended(&self.lane, call, &charge, used);
+        }
         failing
     }
 }

@@ -99,6 +99,9 @@ impl Route {
     /// The request is refused.
     pub(crate) fn refused(&self, refusal: Refusal) -> Refusal {
         self.failed(refusal.name());
+        if let Some(candidate) = self.candidates.first() {
+            candidate.lane.metrics.refused(&candidate.lane, &refusal);
+        }
         refusal
     }
 

@@ -13,6 +13,8 @@ mod floors;
 mod health;
 mod lane;
 mod licences;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod outage;
 #[cfg(all(feature = "client", feature = "mock"))]
 mod outage_sockets;
