@@ -160,7 +160,7 @@ impl Heard<'_> {
             Heard::Failure(failure, _) if failure.retry() == Retry::AfterLimit || failure.status == 429 => {
                 Outcome::RateLimited
             }
-            Heard::Failure(failure, _) if failure.retry() == Retry::Backoff => Outcome::Failed,
+            Heard::Failure(failure, _) if failure.is_outage() || failure.retry() == Retry::Backoff => Outcome::Failed,
             Heard::Failure(..) => Outcome::Rejected,
         })
     }

@@ -284,7 +284,8 @@ const BUCKETS: usize = 8 * 21;
 /// What the first buckets count by.
 const UNIT: u64 = 125_000;
 
-/// Times by their logarithm, eight buckets an octave. hdrhistogram would do the same in sixteen times the memory.
+/// Times by their logarithm, eight buckets an octave: of fixed size, so that a slot is one block of memory. hdrhistogram
+/// allocates each of its own and can do much that is not needed here.
 #[derive(Clone, Debug)]
 struct Histogram([u32; BUCKETS]);
 

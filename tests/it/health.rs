@@ -101,3 +101,15 @@ async fn lanes_of_one_address_are_one_endpoint_whose_secrets_do_not_show() {
     assert!(json["endpoints"][0]["health"]["last_minute"]["whole"]["p95"].is_f64(), "{json:#}");
     assert!(!json.to_string().contains("canary"), "{json}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_server_error_that_is_not_to_be_repeated_is_still_the_providers_failure() {
+    let scheduler = scheduler([account()]);
+    let mut headers = HeaderMap::new();
+    headers.insert("x-should-retry", "false".parse().unwrap());
+    let mut permit = scheduler.acquire(request()).await.unwrap();
+    permit.sent();
+    let _ = permit.failed(500, &headers, b"");
+    let minute = scheduler.snapshot().lanes[0].health.last_minute;
+    assert_eq!((minute.calls, minute.failed), (1, 1));
+}

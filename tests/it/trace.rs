@@ -247,3 +247,34 @@ async fn no_prompt_no_key_and_no_error_text_is_in_any_span_or_event() {
     assert!(told.contains("request") && told.contains("gpt-4o"), "{told}");
     assert!(!told.contains("canary"), "{told}");
 }
+
+#[cfg(all(feature = "client", feature = "mock"))]
+#[tokio::test]
+async fn the_spans_of_a_stream_end_with_the_stream_and_know_its_usage() {
+    use tollgate::mock::{Mock, MockConfig};
+
+    let (notes, _guard) = Notes::taken();
+    let provider = Mock::start(MockConfig::default()).await.unwrap();
+    let scheduler =
+        Scheduler::builder().account(Account::openai().key(CANARY).base_url(provider.url())).build().unwrap();
+    let body = json!({
+        "model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 40,
+        "stream": true, "stream_options": {"include_usage": true},
+    });
+    let mut stream = scheduler.chat_stream(&body).await.unwrap();
+    stream.next().await.unwrap().unwrap();
+    assert!(!notes.of("request")[0].closed && !notes.of("attempt")[0].closed);
+    while stream.next().await.is_some() {}
+    let usage = stream.usage().unwrap();
+    drop(stream);
+    let request = &notes.of("request")[0];
+    assert!(request.closed && notes.of("attempt")[0].closed);
+    request.says(&[
+        ("server.address", "127.0.0.1"),
+        ("gen_ai.usage.input_tokens", &usage.input_tokens.to_string()),
+        ("gen_ai.usage.output_tokens", &usage.output_tokens.to_string()),
+    ]);
+    notes.of("settled")[0].says(&[("tollgate.outcome", "answered")]);
+    let health = scheduler.snapshot().lanes[0].health.last_minute;
+    assert!(health.first_byte.unwrap().p50 <= health.whole.unwrap().p50, "{health:?}");
+}
