@@ -1,6 +1,7 @@
 //! One attempt of a call, as the closure that makes it sees it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use http::HeaderMap;
 
@@ -49,6 +50,8 @@ struct Inner {
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
     pub(crate) status: Option<u16>,
+    /// When the answer began.
+    pub(crate) began: Option<Instant>,
     pub(crate) answer: Observation,
     pub(crate) error_body: Vec<u8>,
     pub(crate) usage: Option<Usage>,
@@ -122,6 +125,7 @@ impl Attempt {
         let answer = providers::observe(self.provider(), headers, clock::wall());
         let mut facts = self.lock();
         facts.status = Some(status);
+        facts.began = facts.began.or_else(|| Some(clock::now()));
         facts.answer = answer;
     }
 

@@ -11,7 +11,12 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::account::AccountState;
 use crate::clock;
-use crate::engine::{Ask, Change, End, Forecast, Grant, Machine, Offer, Refusal, Submitted, Ticket, Wake};
+use crate::cost::Charge;
+use crate::engine::{
+    Ask, Call, Change, End, Forecast, Grant, Health, HealthBook, LaneStatus, Machine, Offer, Outcome, Recent, Refusal,
+    Submitted, Ticket, Wake,
+};
+use crate::metrics::LaneMetrics;
 use crate::permit::Held;
 use crate::providers::{Failure, LimitHit, Observation, Provider, Retry};
 
@@ -72,6 +77,8 @@ pub(crate) struct Lane {
     pub(crate) account: Arc<AccountState>,
     pub(crate) pool: Box<str>,
     pub(crate) provider: Provider,
+    /// Told outside of the lock.
+    pub(crate) metrics: LaneMetrics,
     /// A std mutex: it is held for microseconds and never across an await, and permits lock it when they drop.
     state: Mutex<State>,
     /// Something happened that may let a waiting request go.
@@ -84,6 +91,7 @@ pub(crate) struct Lane {
 struct State {
     machine: LaneMachine,
     counters: Counters,
+    health: HealthBook,
     /// Whether anybody ever waited who could go elsewhere.
     movable: bool,
     /// Those who could go elsewhere know that nothing goes here before this time.
@@ -112,6 +120,16 @@ pub struct Counters {
     pub outages: u64,
 }
 
+impl Counters {
+    fn count(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::RateLimited => self.rate_limited += 1,
+            Outcome::Failed | Outcome::Rejected => self.failed += 1,
+            _ => {}
+        }
+    }
+}
+
 impl State {
     fn is_idle(&self) -> bool {
         self.backing_off == 0 && self.machine.is_idle()
@@ -125,15 +143,32 @@ pub(crate) enum Heard<'a> {
     Nothing,
     /// It went well, with so many tokens of output if that is known.
     Answer { output: Option<u64> },
+    /// The caller's closure failed and did not say why; with so many tokens of output if that is known.
+    Unexplained { output: Option<u64> },
     /// It failed; a lane that is refused without being told for how long waits for this time.
     Failure(&'a Failure, Duration),
 }
 
 impl Heard<'_> {
+    /// How a call went of which this was heard at that end; `None` if it was not one.
+    pub(crate) fn outcome(self, end: End) -> Option<Outcome> {
+        Some(match self {
+            Heard::Nothing if end == End::Unsent => return None,
+            Heard::Nothing => Outcome::Abandoned,
+            Heard::Answer { .. } => Outcome::Answered,
+            Heard::Unexplained { .. } => Outcome::Rejected,
+            Heard::Failure(failure, _) if failure.retry() == Retry::AfterLimit || failure.status == 429 => {
+                Outcome::RateLimited
+            }
+            Heard::Failure(failure, _) if failure.is_outage() || failure.retry() == Retry::Backoff => Outcome::Failed,
+            Heard::Failure(..) => Outcome::Rejected,
+        })
+    }
+
     fn is_answer(self) -> bool {
         match self {
             Heard::Nothing => false,
-            Heard::Answer { .. } => true,
+            Heard::Answer { .. } | Heard::Unexplained { .. } => true,
             Heard::Failure(failure, _) => (100..500).contains(&failure.status),
         }
     }
@@ -156,6 +191,7 @@ impl Lane {
         let state = State {
             machine,
             counters: Counters::default(),
+            health: HealthBook::new(clock::now()),
             movable: false,
             known_late_until: None,
             backing_off: 0,
@@ -165,6 +201,7 @@ impl Lane {
         };
         Self {
             provider: account.settings.provider,
+            metrics: LaneMetrics::default(),
             account,
             pool: pool.into(),
             state: Mutex::new(state),
@@ -216,8 +253,16 @@ impl Lane {
         }
     }
 
-    pub(crate) fn counters(&self) -> Counters {
-        self.lock().counters
+    /// The lane as it stands, all of it at one instant, and its calls of late.
+    pub(crate) fn look(&self, now: Instant) -> (LaneStatus, Counters, Recent, Health) {
+        let small = Ask { charge: Charge::tokens(1, 0), ..Ask::default() };
+        let mut state = self.lock();
+        let status = state.machine.status(now);
+        let wait = state.machine.try_forecast(&small, now).ok().map(|forecast| forecast.starts_in);
+        let (counters, recent) = (state.counters, state.health.look(now));
+        drop(state);
+        let health = Health::of(&recent, &status, wait);
+        (status, counters, recent, health)
     }
 
     /// What the lane offers a request.
@@ -264,7 +309,7 @@ impl Lane {
             self.start_driver(&runtime);
         }
         let answer = receiver.ok_or(Refusal::Closed)?;
-        Ok(Turn::Queued(Queued { lane: self.clone(), ticket: Some(ticket), answer }))
+        Ok(Turn::Queued(Queued { lane: self.clone(), ticket: Some(ticket), since: now, answer }))
     }
 
     /// A permit if there is one now.
@@ -297,21 +342,26 @@ impl Lane {
     }
 
     /// Closes the books of a grant and, in the same step, takes what its failure says about the lane: whoever waits for
-    /// what it names waits as long as it asks, or goes where it need not. Answers whether the provider is failing for
-    /// everybody.
+    /// what it names waits as long as it asks, or goes where it need not. `call` is how it went, if it was sent. Answers
+    /// whether the provider is failing for everybody.
     pub(crate) fn conclude(
         self: &Arc<Self>,
         grant: Box<Grant>,
         end: End,
         answer: &Observation,
         heard: Heard<'_>,
+        call: Option<&Call>,
+        now: Instant,
     ) -> bool {
-        let now = clock::now();
         let charge = grant.charge;
         let mut state = self.lock();
+        if let Some(call) = call {
+            state.health.record(call, now);
+            state.counters.count(call.outcome);
+        }
         match heard {
             Heard::Nothing => {}
-            Heard::Answer { output } => {
+            Heard::Answer { output } | Heard::Unexplained { output } => {
                 if let Some(output) = output {
                     state.machine.learn(&grant, output);
                 }
@@ -327,19 +377,16 @@ impl Lane {
         if let Heard::Failure(failure, default_wait) = heard {
             match failure.retry() {
                 Retry::AfterLimit => {
-                    state.counters.rate_limited += 1;
                     let named = failure.limit.as_ref().and_then(LimitHit::as_limit);
                     let used = failure.limit.and_then(|limit| limit.used);
                     state.machine.block(named.as_ref(), used, &charge, failure.wait.unwrap_or(default_wait), now);
                 }
                 Retry::Backoff => {
-                    state.counters.failed += 1;
                     if let Some(wait) = failure.wait {
                         state.machine.pause(wait, now);
                     }
                 }
-                Retry::Never if failure.status == 429 => state.counters.rate_limited += 1,
-                Retry::Never => state.counters.failed += 1,
+                Retry::Never => {}
             }
             let late_until = failure.wait.filter(|wait| *wait > WORTH_MOVING).map(|wait| now + wait);
             // Each of many failures under way says the same once more.
@@ -359,6 +406,7 @@ impl Lane {
     /// Counts a retry and says how long it has to wait for the lane's budget. What waits for a limit, or for the provider to
     /// return, is no `load` and needs none.
     pub(crate) fn retry(&self, load: bool) -> Duration {
+        self.metrics.retried(self);
         let mut state = self.lock();
         state.counters.retries += 1;
         if load { state.machine.budget.spend(clock::now()) } else { Duration::ZERO }
@@ -368,10 +416,6 @@ impl Lane {
     pub(crate) fn backing_off(self: &Arc<Self>) -> BackingOff {
         self.lock().backing_off += 1;
         BackingOff(self.clone())
-    }
-
-    pub(crate) fn count_failure(&self) {
-        self.lock().counters.failed += 1;
     }
 
     /// Whether nothing waits and nothing is under way.
@@ -480,10 +524,19 @@ pub(crate) struct Queued {
     lane: Arc<Lane>,
     /// `None` once it is answered.
     ticket: Option<Ticket>,
+    since: Instant,
     answer: oneshot::Receiver<Answer>,
 }
 
 impl Turn {
+    /// Since when it waits, if it has to.
+    pub(crate) fn since(&self) -> Option<Instant> {
+        match self {
+            Turn::Granted(_) => None,
+            Turn::Queued(queued) => Some(queued.since),
+        }
+    }
+
     /// See [`Waiter::explain`](crate::Waiter::explain).
     pub(crate) fn explain(&self) -> Option<Forecast> {
         match self {

@@ -10,6 +10,7 @@ mod client;
 mod clock;
 mod config;
 mod cost;
+mod endpoint;
 pub mod engine;
 mod error;
 mod event;
@@ -18,6 +19,11 @@ mod fallback;
 mod inspect;
 mod lane;
 mod learned;
+#[cfg(feature = "metrics")]
+pub mod metrics;
+#[cfg(not(feature = "metrics"))]
+#[path = "metrics_off.rs"]
+mod metrics;
 #[cfg(feature = "mock")]
 pub mod mock;
 mod permit;
@@ -30,6 +36,8 @@ mod secret;
 mod stream;
 mod target;
 pub mod tokens;
+#[cfg_attr(not(feature = "tracing"), path = "trace_off.rs")]
+mod trace;
 
 pub use attempt::Attempt;
 #[cfg(feature = "cache")]
@@ -38,7 +46,8 @@ pub use cache::{CacheConfig, CacheStats, Lead, Lookup};
 pub use client::{Cached, ClientError, Reply};
 pub use config::{Account, Config, ConfigError, Key, Limits, Tier};
 pub use cost::{Charge, DAY, Dimension, Estimate, Limit, MINUTE, SECOND, Shape, UnknownShape, Usage, Zone};
-pub use engine::{Forecast, Hold, Priority, Refusal, RetryPolicy};
+pub use endpoint::EndpointSnapshot;
+pub use engine::{Forecast, Health, Hold, Outcome, Priority, Quantiles, Refusal, RetryPolicy, Window};
 pub use error::{AcquireError, Error, TryAcquireError};
 pub use event::Event;
 pub use fallback::{Fallback, FallbackRoute};

@@ -1,16 +1,17 @@
 //! The right to send one attempt, and what its end means for the books.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 
 use crate::clock;
 use crate::cost::{Charge, Usage};
-use crate::engine::{End, Grant, Ticket};
+use crate::engine::{Call, End, Grant, Ticket};
 use crate::lane::{Heard, Lane};
 use crate::providers::{self, Failure, Observation, Retry};
 use crate::target::Target;
+use crate::trace::{AttemptTrace, RequestTrace};
 
 /// The right to send one request now.
 ///
@@ -47,15 +48,32 @@ pub(crate) struct Held {
     lane: Arc<Lane>,
     /// `None` once the books are closed.
     grant: Option<Box<Grant>>,
+    /// How long it waited for that.
+    waited: Duration,
     sent: bool,
+    /// When its answer began.
+    began: Option<Instant>,
+    trace: AttemptTrace,
 }
 
 impl Held {
     pub(crate) fn new(lane: Arc<Lane>, grant: Box<Grant>) -> Self {
-        Self { lane, grant: Some(grant), sent: false }
+        Self {
+            lane,
+            grant: Some(grant),
+            waited: Duration::ZERO,
+            sent: false,
+            began: None,
+            trace: AttemptTrace::default(),
+        }
     }
 
-    pub(crate) fn to(self, target: Target) -> Permit {
+    /// To a target; it has waited since then.
+    pub(crate) fn to(mut self, target: Target, since: Option<Instant>, trace: &mut RequestTrace) -> Permit {
+        if let Some(grant) = &self.grant {
+            self.waited = since.map_or(Duration::ZERO, |since| grant.at.saturating_duration_since(since));
+            self.trace = trace.admitted(&target, &self.lane, &grant.charge, self.waited);
+        }
         Permit { held: self, target }
     }
 
@@ -65,7 +83,25 @@ impl Held {
 
     /// Answers whether the provider is failing for everybody.
     fn finish(&mut self, end: End, answer: &Observation, heard: Heard<'_>) -> bool {
-        self.grant.take().is_some_and(|grant| self.lane.conclude(grant, end, answer, heard))
+        let Some(grant) = self.grant.take() else { return false };
+        let now = clock::now();
+        let call = heard.outcome(end).map(|outcome| Call {
+            outcome,
+            waited: self.waited,
+            first_byte: self.began.map(|began| began.saturating_duration_since(grant.at)),
+            whole: now.saturating_duration_since(grant.at),
+        });
+        let charge = grant.charge;
+        if let Heard::Failure(failure, _) = heard {
+            self.trace.failed(failure);
+        }
+        let failing = self.lane.conclude(grant, end, answer, heard, call.as_ref(), now);
+        let used = if let End::Used(used) = &end { Some(used) } else { None };
+        self.trace.settled(call.as_ref(), &charge, used);
+        if let Some(call) = &call {
+            self.lane.metrics.ended(&self.lane, call, &charge, used);
+        }
+        failing
     }
 }
 
@@ -73,6 +109,11 @@ impl Permit {
     /// Where to send it: the account, the model, the key.
     pub fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// What its attempt does.
+    pub(crate) fn within<F: Future>(&self, call: F) -> impl Future<Output = F::Output> + use<F> {
+        self.held.trace.within(call)
     }
 
     pub(crate) fn lane(&self) -> &Arc<Lane> {
@@ -96,6 +137,7 @@ impl Permit {
 
     pub(crate) fn read(&mut self, answer: &Observation) {
         self.held.sent = true;
+        self.began(Some(clock::now()));
         if let Some(grant) = &self.held.grant {
             self.held.lane.change(|machine| {
                 machine.observe(grant, &answer.readings, clock::now());
@@ -103,6 +145,11 @@ impl Permit {
                 machine.began(grant, clock::now());
             });
         }
+    }
+
+    /// Its answer has begun then, unless that was told before.
+    pub(crate) fn began(&mut self, at: Option<Instant>) {
+        self.held.began = self.held.began.or(at);
     }
 
     #[cfg(feature = "client")]
@@ -120,7 +167,7 @@ impl Permit {
     pub fn failed(self, status: u16, headers: &HeaderMap, body: &[u8]) -> Failure {
         let seen = providers::observe(self.held.lane.provider, headers, clock::wall());
         let failure = providers::classify(self.held.lane.provider, status, &seen, body);
-        self.failed_as(&failure, &seen, DEFAULT_WAIT);
+        self.failed_for_good(&failure, &seen);
         failure
     }
 
@@ -129,7 +176,21 @@ impl Permit {
     }
 
     /// The provider answered well; without usage the charge stands.
-    pub(crate) fn answered(mut self, usage: Option<Usage>, answer: &Observation) {
+    pub(crate) fn answered(self, usage: Option<Usage>, answer: &Observation) {
+        let output = usage.map(|usage| usage.output_tokens);
+        self.ended(usage, answer, Heard::Answer { output });
+    }
+
+    /// The caller's closure failed, and nothing is known of why.
+    pub(crate) fn unexplained(self, usage: Option<Usage>, answer: &Observation) {
+        let output = usage.map(|usage| usage.output_tokens);
+        self.ended(usage, answer, Heard::Unexplained { output });
+    }
+
+    fn ended(mut self, usage: Option<Usage>, answer: &Observation, heard: Heard<'_>) {
+        if let Some(usage) = &usage {
+            self.held.trace.used(usage);
+        }
         let charge = self.charge();
         let used = match (usage, answer.query_cost) {
             (_, Some(tokens)) => Some(Charge { tokens, ..charge }),
@@ -140,8 +201,13 @@ impl Permit {
             ),
             (None, None) => None,
         };
-        let output = usage.map(|usage| usage.output_tokens);
-        self.held.finish(used.map_or(End::Unknown, End::Used), answer, Heard::Answer { output });
+        self.held.finish(used.map_or(End::Unknown, End::Used), answer, heard);
+    }
+
+    /// As [`failed_as`](Permit::failed_as), where nobody tries again.
+    pub(crate) fn failed_for_good(self, failure: &Failure, answer: &Observation) {
+        self.held.trace.failed_for_good(failure);
+        self.failed_as(failure, answer, DEFAULT_WAIT);
     }
 
     /// The provider answered with an error, or not at all. `default_wait` is how long a refused lane waits if the answer

@@ -145,6 +145,15 @@ impl Request {
         self
     }
 
+    /// What is asked for, if that is known; see [`Prompt::operation`].
+    #[cfg(feature = "tracing")]
+    pub(crate) fn operation(&self) -> Option<&'static str> {
+        match &self.size {
+            Size::Prompt(prompt) => Some(prompt.operation()),
+            _ => None,
+        }
+    }
+
     /// How long it may wait for its start, over all attempts. One that would wait longer is refused when it is submitted.
     pub fn max_wait(mut self, wait: Duration) -> Self {
         self.max_wait = Some(wait);

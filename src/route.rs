@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use crate::clock;
-use crate::cost::{Charge, Limit};
+use crate::cost::{Charge, Estimate, Limit};
 use crate::engine::{Ask, Forecast, Guess, Offer, Refusal, Ticket, Wish, choose, weight};
 use crate::lane::{Answer, BackingOff, Lane, Turn};
 use crate::permit::{Held, Permit};
+use crate::request::Request;
 use crate::target::{Model, Target};
+use crate::trace::RequestTrace;
 
 /// A request with the lanes that it may go to.
 #[derive(Debug)]
@@ -24,6 +26,9 @@ pub(crate) struct Route {
     deadline: Option<Instant>,
     affinity: Option<Arc<str>>,
     within: Duration,
+    /// Since when it waits for its next attempt.
+    since: Option<Instant>,
+    trace: RequestTrace,
     /// How much earlier a fallback must start.
     margin: Duration,
 }
@@ -67,7 +72,36 @@ impl Route {
     pub(crate) fn new(candidates: Candidates, ask: Ask, affinity: Option<Arc<str>>, within: Duration) -> Self {
         let deadline = ask.deadline;
         let ask = Ask { deadline: None, ..ask };
-        Self { candidates, ask, deadline, affinity, within, margin: Duration::ZERO }
+        Self {
+            candidates,
+            ask,
+            deadline,
+            affinity,
+            within,
+            since: None,
+            trace: RequestTrace::default(),
+            margin: Duration::ZERO,
+        }
+    }
+
+    /// What becomes of it is told.
+    pub(crate) fn traced(mut self, request: &Request, estimate: &Estimate) -> Self {
+        self.trace = RequestTrace::new(request, estimate);
+        self
+    }
+
+    /// The request comes to nothing.
+    pub(crate) fn failed(&self, error_type: &str) {
+        self.trace.failed(error_type);
+    }
+
+    /// The request is refused.
+    pub(crate) fn refused(&self, refusal: Refusal) -> Refusal {
+        self.failed(refusal.name());
+        if let Some(candidate) = self.candidates.first() {
+            candidate.lane.metrics.refused(&candidate.lane, &refusal);
+        }
+        refusal
     }
 
     /// Lets it go elsewhere when it would start there earlier by more than `margin`.
@@ -114,8 +148,10 @@ impl Route {
 
     /// Takes a place in the best lane.
     pub(crate) fn enqueue(mut self) -> Result<Waiter, Refusal> {
-        let (index, turn) = self.take_place()?;
-        Ok(Waiter { route: self, index, turn })
+        match self.take_place() {
+            Ok((index, turn)) => Ok(Waiter { route: self, index, turn }),
+            Err(refusal) => Err(self.refused(refusal)),
+        }
     }
 
     /// A permit if there is one now.
@@ -227,6 +263,10 @@ impl Route {
             let turn = lane.enqueue(self.ask_for(index), self.candidates.len() > 1)?;
             // An account that left in between has told those who waited then, and not this one.
             if lane.account.is_in() {
+                if let Some(since) = turn.since() {
+                    self.since.get_or_insert(since);
+                    self.trace.queued(lane);
+                }
                 return Ok((index, turn));
             }
         }
@@ -253,7 +293,7 @@ impl Route {
             self.ask.again = held.ticket();
             return Err(lane.backing_off());
         }
-        Ok(held.to(Target::new(account.clone(), model.clone(), key)))
+        Ok(held.to(Target::new(account.clone(), model.clone(), key), self.since.take(), &mut self.trace))
     }
 }
 
@@ -284,11 +324,15 @@ impl Future for Waiter {
         let this = &mut *self;
         loop {
             let answer = ready!(Pin::new(&mut this.turn).poll(context));
-            let _guard = match this.route.take(this.index, answer)? {
-                Taken::Permit(permit) => return Poll::Ready(Ok(permit)),
-                Taken::Nothing(guard) => guard,
+            let again = match this.route.take(this.index, answer) {
+                Ok(Taken::Permit(permit)) => return Poll::Ready(Ok(permit)),
+                Ok(Taken::Nothing(_guard)) => this.route.take_place(),
+                Err(refusal) => Err(refusal),
             };
-            (this.index, this.turn) = this.route.take_place()?;
+            match again {
+                Ok(place) => (this.index, this.turn) = place,
+                Err(refusal) => return Poll::Ready(Err(this.route.refused(refusal))),
+            }
         }
     }
 }

@@ -12,7 +12,10 @@ use crate::attempt::{Attempt, Facts, Transport};
 use crate::clock;
 use crate::config::{Account, Config, ConfigError};
 use crate::cost::{Charge, Estimate, Limit};
-use crate::engine::{Ask, Forecast, Gates, Guess, LaneStatus, Machine, Predictors, RetryPolicy, Source};
+use crate::endpoint::{EndpointSnapshot, Endpoints};
+use crate::engine::{
+    Ask, Forecast, Gates, Guess, Health, LaneStatus, Machine, Predictors, Recent, RetryPolicy, Source,
+};
 use crate::error::{AcquireError, Error, TryAcquireError};
 use crate::event::{Event, Listener};
 use crate::fallback::Fallback;
@@ -86,6 +89,8 @@ impl From<&Fallback> for Chain {
 pub struct Snapshot {
     /// Every lane that was used so far.
     pub lanes: Vec<LaneSnapshot>,
+    /// The addresses that these lanes send to.
+    pub endpoints: Vec<EndpointSnapshot>,
 }
 
 /// One lane as it stands.
@@ -101,6 +106,8 @@ pub struct LaneSnapshot {
     pub status: LaneStatus,
     /// What the lane has met.
     pub counters: Counters,
+    /// How its calls went lately.
+    pub health: Health,
 }
 
 /// Settings for a [`Scheduler`].
@@ -217,6 +224,7 @@ pub(crate) struct Answered<T> {
     not(feature = "client"),
     expect(dead_code, reason = "only the client turns an error answer into an error of its own")
 )]
+#[expect(clippy::large_enum_variant, reason = "one is on the stack for a moment; a box would cost every call")]
 pub(crate) enum Ended<T, E> {
     Answered(Answered<T>),
     /// The last attempt's result was an error answer that is the caller's to read; its books are closed.
@@ -277,7 +285,8 @@ impl Scheduler {
     /// Dropping the future loses the place in the queue. Nothing was spent.
     pub async fn acquire(&self, request: Request) -> Result<Permit, AcquireError> {
         let estimate = Self::estimate(&request).await?;
-        Ok(self.route(&request, &estimate)?.acquire(None).await?)
+        let mut route = self.route(&request, &estimate)?.traced(&request, &estimate);
+        route.acquire(None).await.map_err(|refusal| route.refused(refusal).into())
     }
 
     /// Takes a place in the queue. The [`Waiter`] is a future of the permit that can say what it waits for.
@@ -289,7 +298,7 @@ impl Scheduler {
     /// Until it returns, nothing has happened.
     pub async fn enqueue(&self, request: Request) -> Result<Waiter, AcquireError> {
         let estimate = Self::estimate(&request).await?;
-        Ok(self.route(&request, &estimate)?.enqueue()?)
+        Ok(self.route(&request, &estimate)?.traced(&request, &estimate).enqueue()?)
     }
 
     /// The right to send one request now, or never mind. It does not wait, except that tokens of large texts are counted on
@@ -299,8 +308,11 @@ impl Scheduler {
     /// [`TryAcquireError::NotYet`] when it would have to wait.
     pub fn try_acquire(&self, request: Request) -> Result<Permit, TryAcquireError> {
         let estimate = estimate_here(&request)?;
-        let mut route = self.route(&request, &estimate)?;
-        route.try_acquire().map_err(AcquireError::from)?.map_err(|forecast| TryAcquireError::NotYet { forecast })
+        let mut route = self.route(&request, &estimate)?.traced(&request, &estimate);
+        route
+            .try_acquire()
+            .map_err(|refusal| AcquireError::from(route.refused(refusal)))?
+            .map_err(|forecast| TryAcquireError::NotYet { forecast })
     }
 
     /// What would happen to a request that came now: when it would start, after how many others, held by which limit.
@@ -335,9 +347,14 @@ impl Scheduler {
     /// Every lane that was used so far, with its limits, queue and books.
     pub fn snapshot(&self) -> Snapshot {
         let now = clock::now();
-        let mut lanes: Vec<_> = self.inner.lanes.all().iter().map(|lane| self.look_at(lane, now)).collect();
+        let (mut lanes, mut endpoints) = (Vec::new(), Endpoints::default());
+        for lane in self.inner.lanes.all() {
+            let (snapshot, recent) = look_at(&lane, now);
+            endpoints.add(&lane.account.settings, &snapshot, recent);
+            lanes.push(snapshot);
+        }
         lanes.sort_by(|a, b| (&a.account, &a.pool).cmp(&(&b.account, &b.pool)));
-        Snapshot { lanes }
+        Snapshot { lanes, endpoints: endpoints.finish() }
     }
 
     /// What the answers have shown of the limits so far, and what was known before, to be kept for the next start.
@@ -357,7 +374,7 @@ impl Scheduler {
     /// ```
     pub fn lane_of(&self, model: &str) -> LaneSnapshot {
         let lane = self.lane(&self.inner.accounts[0], model);
-        self.look_at(&lane, clock::now())
+        look_at(&lane, clock::now()).0
     }
 
     /// Lets an account and its keys return that left the rotation; call it when the key is valid again or the bill is paid.
@@ -368,15 +385,6 @@ impl Scheduler {
     pub fn restore(&self, account: &str) -> Result<(), AcquireError> {
         self.account_named(account)?.restore();
         Ok(())
-    }
-
-    fn look_at(&self, lane: &Lane, now: Instant) -> LaneSnapshot {
-        LaneSnapshot {
-            account: lane.account.settings.name().to_owned(),
-            pool: lane.pool.to_string(),
-            status: lane.with(|machine| machine.status(now)),
-            counters: lane.counters(),
-        }
     }
 
     /// Takes no new requests from now on. Those that wait and those under way go on, retries included.
@@ -437,7 +445,8 @@ impl Scheduler {
         let mut last: Option<Box<Failure>> = None;
         let refused = |reason: AcquireError, attempts, last| Ended::Failed(Error::Refused { reason, attempts, last });
         let estimate = Self::estimate(&request).await;
-        let mut route = match estimate.and_then(|estimate| self.route(&request, &estimate)) {
+        let route = estimate.and_then(|estimate| Ok(self.route(&request, &estimate)?.traced(&request, &estimate)));
+        let mut route = match route {
             Ok(route) => route,
             Err(reason) => return refused(reason, attempts, last),
         };
@@ -446,15 +455,16 @@ impl Scheduler {
         loop {
             let mut permit = match route.acquire(between.take()).await {
                 Ok(permit) => permit,
-                Err(reason) => return refused(reason.into(), attempts, last),
+                Err(reason) => return refused(route.refused(reason).into(), attempts, last),
             };
             attempts += 1;
             let attempt = Attempt::new(attempts, permit.target().clone());
             let target = attempt.target();
             permit.sent();
-            let result = call(attempt.clone()).await;
+            let result = permit.within(call(attempt.clone())).await;
             let (result, transport) = inspect::read(result, &attempt).await;
             let mut facts = attempt.take_facts();
+            permit.began(facts.began);
             if result.is_err()
                 && let Some(Err(unfit)) = facts.adapted.take_if(|adapted| adapted.is_err()).map(|adapted| *adapted)
             {
@@ -466,6 +476,7 @@ impl Scheduler {
                 if route.has_way() {
                     continue;
                 }
+                route.failed("unfit");
                 return refused(unfit.into(), attempts, last);
             }
             let failure = match (facts.status, &transport) {
@@ -479,8 +490,8 @@ impl Scheduler {
                 match result {
                     Ok(value) => return Ended::Answered(Answered { value, permit, facts, attempts }),
                     Err(error) => {
-                        permit.lane().count_failure();
-                        permit.answered(facts.usage, &facts.answer);
+                        route.failed("unexplained");
+                        permit.unexplained(facts.usage, &facts.answer);
                         return Ended::Failed(Error::Call { error, attempts, failure: last });
                     }
                 }
@@ -517,6 +528,7 @@ impl Scheduler {
                 }
                 None if (retires || beyond) && route.has_way() => {}
                 None => {
+                    route.failed(failure.class.name());
                     let failure = Box::new(failure);
                     return match result {
                         Ok(value) => Ended::ErrorAnswer { value, failure, attempts },
@@ -656,6 +668,13 @@ impl Scheduler {
         let limits: Vec<_> = limits.into_iter().map(|limit| (limit, Source::Configured)).collect();
         self.lane(account, model).change(|machine| machine.set_limits(&limits, clock::now()));
     }
+}
+
+/// A lane as it stands, and its calls of late.
+fn look_at(lane: &Lane, now: Instant) -> (LaneSnapshot, Recent) {
+    let (status, counters, recent, health) = lane.look(now);
+    let (account, pool) = (lane.account.settings.name().to_owned(), lane.pool.to_string());
+    (LaneSnapshot { account, pool, status, counters, health }, recent)
 }
 
 fn estimate_here(request: &Request) -> Result<Estimate, AcquireError> {

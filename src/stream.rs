@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::attempt::Facts;
 use crate::client::ClientError;
 use crate::cost::Usage;
-use crate::permit::{DEFAULT_WAIT, Permit};
+use crate::permit::Permit;
 use crate::providers::{self, Failure, Observation};
 use crate::target::Target;
 
@@ -163,7 +163,7 @@ impl Books {
             && let Some(failure) = providers::classify_stream_error(permit.provider(), &event)
         {
             if let Some(permit) = self.permit.take() {
-                permit.failed_as(&failure, &Observation::default(), DEFAULT_WAIT);
+                permit.failed_for_good(&failure, &Observation::default());
             }
             self.failure = Some(Box::new(failure));
         }
@@ -175,7 +175,7 @@ impl Books {
             self.close();
         } else if let Some(permit) = self.permit.take() {
             let failure = Failure::unanswered("the stream broke".to_owned());
-            permit.failed_as(&failure, &Observation::default(), DEFAULT_WAIT);
+            permit.failed_for_good(&failure, &Observation::default());
         }
     }
 

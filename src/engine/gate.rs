@@ -110,6 +110,13 @@ pub struct GateStatus {
     pub spent: u64,
 }
 
+impl GateStatus {
+    /// The share of the limit that is in use; above 1 in debt.
+    pub fn used(&self) -> f64 {
+        (1.0 - self.left as f64 / self.limit.amount as f64).max(0.0)
+    }
+}
+
 impl Gate {
     /// A gate for `limit`, full, that starts carefully (see [`Gate::answered`]).
     pub(super) fn new(

@@ -143,6 +143,20 @@ pub enum Refusal {
     },
 }
 
+impl Refusal {
+    /// As it is written in spans and metrics.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Refusal::TooLarge { .. } => "too_large",
+            Refusal::Deadline { .. } => "deadline",
+            Refusal::BreakerOpen { .. } => "breaker_open",
+            Refusal::QueueFull { .. } => "queue_full",
+            Refusal::Closed => "closed",
+            Refusal::Retired { .. } => "retired",
+        }
+    }
+}
+
 /// What became of a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {

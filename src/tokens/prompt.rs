@@ -39,6 +39,7 @@ pub struct Prompt {
     /// What the character rule adds for pictures and the like.
     flat: u64,
     rule: CharacterRule,
+    operation: &'static str,
     output_cap: Option<u64>,
     choices: u32,
 }
@@ -148,6 +149,12 @@ impl Prompt {
         &self.model
     }
 
+    /// What is asked for, by OpenTelemetry's name for it: `chat`, `embeddings` or `text_completion`.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn operation(&self) -> &'static str {
+        self.operation
+    }
+
     /// The vocabulary the texts will be counted with.
     pub fn encoding(&self) -> Encoding {
         self.encoding
@@ -192,6 +199,7 @@ impl Prompt {
     fn embeddings_with(model: &str, body: &Value) -> Self {
         let mut prompt = Self::new(model);
         prompt.rule = CharacterRule::Embeddings;
+        prompt.operation = "embeddings";
         prompt.output_cap = Some(0);
         prompt.inputs(&body["input"]);
         prompt
@@ -200,6 +208,7 @@ impl Prompt {
     /// The legacy completions API: bare texts, 16 tokens of output unless told otherwise, `best_of` tries per prompt.
     fn completions_with(model: &str, body: &Value) -> Self {
         let mut prompt = Self::new(model);
+        prompt.operation = "text_completion";
         prompt.choices = choices(&body["n"]).max(choices(&body["best_of"]));
         let prompts = match &body["prompt"] {
             Value::Array(prompts) if prompts.iter().all(|one| !one.is_number()) => prompts.len().max(1) as u64,
@@ -223,6 +232,7 @@ impl Prompt {
             chars: 0,
             flat: 0,
             rule: CharacterRule::Conversation,
+            operation: "chat",
             output_cap: None,
             choices: 1,
         }

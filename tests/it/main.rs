@@ -10,8 +10,11 @@ mod client;
 mod events;
 mod fallback;
 mod floors;
+mod health;
 mod lane;
 mod licences;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod outage;
 #[cfg(all(feature = "client", feature = "mock"))]
 mod outage_sockets;
@@ -20,3 +23,5 @@ mod refusals;
 mod saturation;
 mod secrets;
 mod share;
+#[cfg(feature = "tracing")]
+mod trace;

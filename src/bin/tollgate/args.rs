@@ -1,6 +1,6 @@
 //! What was typed. What it means is decided in `run::settings` and `mock`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -293,6 +293,10 @@ pub(crate) struct TalkArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Option<PathBuf>,
 
+    /// Serve figures for Prometheus at http://ADDR/metrics meanwhile: a port of this machine, or address:port
+    #[arg(long, value_name = "ADDR", value_parser = socket)]
+    pub(crate) metrics: Option<SocketAddr>,
+
     /// Say nothing but errors
     #[arg(short, long, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
@@ -472,6 +476,13 @@ fn change(text: &str) -> Result<LimitChange, String> {
     Ok(LimitChange { at: seconds(at)?, factor })
 }
 
+/// `9464`, which only this machine can reach, or `0.0.0.0:9464`.
+fn socket(text: &str) -> Result<SocketAddr, String> {
+    let port = text.parse().map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    port.or_else(|_| text.parse())
+        .map_err(|_| "expected a port, or an address with one, such as 127.0.0.1:9464".to_owned())
+}
+
 /// A number of seconds, fractions allowed.
 pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.trim().parse().map_err(|_| "expected a number of seconds, such as 0.8".to_owned())?;
@@ -522,6 +533,17 @@ mod tests {
         assert_eq!(read("0.5..1:hang"), Ok((500, 1_000, OutageKind::Hang)));
         for wrong in ["5", "5..", "a..b", "1..2:fire"] {
             assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_port_alone_is_one_of_this_machine() {
+        let read = |text| socket(text).map(|address| address.to_string()).ok();
+        assert_eq!(read("9464").as_deref(), Some("127.0.0.1:9464"));
+        assert_eq!(read("0.0.0.0:9464").as_deref(), Some("0.0.0.0:9464"));
+        assert_eq!(read("[::1]:0").as_deref(), Some("[::1]:0"));
+        for wrong in ["", "localhost", "127.0.0.1", "70000", "1.2.3.4:x"] {
+            assert_eq!(read(wrong), None, "{wrong}");
         }
     }
 

@@ -49,6 +49,27 @@ pub enum Retry {
 }
 
 impl Class {
+    /// As it is written in reports, spans and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Class::RateLimited => "rate_limited",
+            Class::TooLarge => "too_large",
+            Class::QuotaExhausted => "quota_exhausted",
+            Class::SlowDown => "slow_down",
+            Class::Overloaded => "overloaded",
+            Class::ServerError => "server_error",
+            Class::Timeout => "timeout",
+            Class::Conflict => "conflict",
+            Class::CapacityUnavailable => "capacity_unavailable",
+            Class::Invalid => "invalid",
+            Class::ContextLength => "context_length",
+            Class::ContentPolicy => "content_policy",
+            Class::Unauthorized => "unauthorized",
+            Class::Forbidden => "forbidden",
+            Class::NotFound => "not_found",
+        }
+    }
+
     /// What this class alone says about a retry; see also [`Failure::retry`](super::Failure::retry).
     pub const fn retry(self) -> Retry {
         match self {

@@ -8,6 +8,7 @@ mod check;
 mod console;
 mod input;
 mod journal;
+mod metrics;
 mod output;
 mod progress;
 mod report;
@@ -31,6 +32,7 @@ use tollgate::{Scheduler, tokens};
 use self::check::{Check, Checked};
 use self::console::Console;
 use self::input::Input;
+use self::metrics::Metrics;
 use self::output::{Output, Writer};
 use self::report::{Report, ReportFile};
 use self::result::Mask;
@@ -54,6 +56,10 @@ pub(crate) async fn run(args: RunArgs) -> Result<Exit> {
     stop.listen().context("cannot listen for signals")?;
     let report = settings.report.as_ref().map(|path| anyhow::Ok((path.clone(), ReportFile::open(path)?)));
     let report: Option<(PathBuf, ReportFile)> = report.transpose()?;
+    let metrics = match settings.metrics {
+        Some(address) => Some(Metrics::listen(address).await?),
+        None => None,
+    };
     let input = Input::open(&settings.from)?;
     let sizes = checker(&settings.config)?;
     let (output, mut known) = Output::open(&settings.to, input.path(), settings.retry_failed)?;
@@ -110,6 +116,10 @@ pub(crate) async fn run(args: RunArgs) -> Result<Exit> {
         left,
         trouble: OnceLock::new(),
     });
+    if let Some(metrics) = metrics {
+        job.console.say(&format!("metrics: {}", metrics.url()));
+        tokio::spawn(metrics.serve(job.scheduler.clone()));
+    }
     for warning in job.scheduler.cache_warnings() {
         job.console.say(&format!("warning: {warning}"));
     }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use tempfile::NamedTempFile;
 use tollgate::engine::{Predictions, Source};
 use tollgate::mock::Stats;
-use tollgate::{CacheStats, LaneSnapshot};
+use tollgate::{CacheStats, EndpointSnapshot, LaneSnapshot, Snapshot};
 
 use super::check::Checked;
 use super::work::Job;
@@ -31,6 +31,8 @@ pub(crate) struct Report {
     /// The span against that bound; `null` where nothing had to wait.
     ratio: Option<f64>,
     limits: Vec<LimitUse>,
+    /// How the calls of each address went in the last minutes.
+    endpoints: Vec<EndpointSnapshot>,
     /// Tokens that were reserved for the requests whose usage is known …
     estimated_tokens: u64,
     /// … and what they used.
@@ -142,8 +144,8 @@ impl LimitUse {
 
 impl Report {
     pub(crate) fn new(job: &Job, checked: &Checked, elapsed: Duration, mock: Option<Stats>) -> Self {
-        let lanes: Vec<_> =
-            job.scheduler.snapshot().lanes.into_iter().filter(|lane| lane.status.admitted > 0).collect();
+        let Snapshot { lanes, endpoints, .. } = job.scheduler.snapshot();
+        let lanes: Vec<_> = lanes.into_iter().filter(|lane| lane.status.admitted > 0).collect();
         let limits: Vec<_> = lanes.iter().flat_map(LimitUse::all).collect();
         let sum = |figure: fn(&LaneSnapshot) -> u64| lanes.iter().map(figure).fold(0, u64::saturating_add);
         let lower_bound_s = limits.iter().map(|limit| limit.lower_bound_s).fold(0.0, f64::max);
@@ -164,6 +166,7 @@ impl Report {
             lower_bound_s,
             ratio: (lower_bound_s > 0.0).then(|| admission_span_s / lower_bound_s),
             limits,
+            endpoints,
             estimated_tokens: sum(|lane| lane.status.estimated.tokens),
             used_tokens: sum(|lane| lane.status.used.tokens),
             guesses: Guesses::all(&lanes),

@@ -1,5 +1,6 @@
 //! What the arguments mean, validated as a whole.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -65,6 +66,8 @@ pub(crate) struct Settings {
     pub(crate) from: From,
     pub(crate) to: To,
     pub(crate) report: Option<PathBuf>,
+    /// Where to serve metrics.
+    pub(crate) metrics: Option<SocketAddr>,
     pub(crate) shape: Shape,
     pub(crate) skip_invalid: bool,
     pub(crate) retry_failed: bool,
@@ -83,7 +86,7 @@ impl Settings {
     pub(crate) fn new(args: RunArgs) -> Result<Self> {
         let RunArgs { input, rows, target, limits, cache, mock, talk } = args;
         let RowArgs { output, endpoint, skip_invalid, retry_failed, uncertain } = rows;
-        let TalkArgs { report, quiet, verbose } = talk;
+        let TalkArgs { report, metrics, quiet, verbose } = talk;
         let mut warnings = Vec::new();
 
         let from = if input == Path::new("-") { From::Stdin } else { From::File(input) };
@@ -135,6 +138,7 @@ impl Settings {
             from,
             to,
             report,
+            metrics,
             shape,
             skip_invalid,
             retry_failed,
