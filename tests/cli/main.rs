@@ -9,6 +9,7 @@ mod doctor;
 mod example;
 mod failures;
 mod kills;
+mod learned;
 mod mock;
 mod pipes;
 mod resume;

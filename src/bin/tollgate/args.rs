@@ -148,6 +148,10 @@ pub(crate) struct LimitArgs {
     #[arg(long, conflicts_with_all = ["tier", "rpm", "rpd", "tpm", "tpd", "config"])]
     pub(crate) unlimited: bool,
 
+    /// Keep in this file what answers show of the limits (numbers, shapes, charge rules), and start from what it holds
+    #[arg(long, value_name = "FILE")]
+    pub(crate) learned: Option<PathBuf>,
+
     /// Requests under way at once [default: as many as the system allows, at most 2048]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_concurrent: Option<u32>,

@@ -3,6 +3,7 @@
 
 mod args;
 mod doctor;
+mod known;
 mod mock;
 mod run;
 mod show;

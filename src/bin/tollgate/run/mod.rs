@@ -8,6 +8,7 @@ mod check;
 mod console;
 mod input;
 mod journal;
+mod memory;
 mod output;
 mod progress;
 mod report;
@@ -31,6 +32,7 @@ use tollgate::{Scheduler, tokens};
 use self::check::{Check, Checked};
 use self::console::Console;
 use self::input::Input;
+use self::memory::Memory;
 use self::output::{Output, Writer};
 use self::report::{Report, ReportFile};
 use self::result::Mask;
@@ -54,6 +56,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<Exit> {
     stop.listen().context("cannot listen for signals")?;
     let report = settings.report.as_ref().map(|path| anyhow::Ok((path.clone(), ReportFile::open(path)?)));
     let report: Option<(PathBuf, ReportFile)> = report.transpose()?;
+    let (memory, learned) = settings.learned.clone().map(Memory::open).transpose()?.unzip();
     let input = Input::open(&settings.from)?;
     let sizes = checker(&settings.config)?;
     let (output, mut known) = Output::open(&settings.to, input.path(), settings.retry_failed)?;
@@ -96,7 +99,8 @@ pub(crate) async fn run(args: RunArgs) -> Result<Exit> {
         // Loading a vocabulary takes a part of a second, which the first request need not wait for.
         tokens::warm_up(&queue.model);
     }
-    let config = with_address(&settings.config, mock.as_ref().map(Mock::url));
+    let mut config = with_address(&settings.config, mock.as_ref().map(Mock::url));
+    config.learned = learned.unwrap_or_default();
     let job = Arc::new(Job {
         scheduler: Scheduler::from_config(config).context("the settings do not fit together")?,
         shape: settings.shape.clone(),
@@ -104,6 +108,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<Exit> {
         mask: Mask::new(settings.secrets.clone()),
         stop,
         console,
+        memory,
         tally: Tally::default(),
         began: Instant::now(),
         uncertain,
@@ -129,10 +134,13 @@ async fn finish(
     let writer = job.output.writer(&job.stop).context("cannot start to write")?;
     let progress = tokio::spawn(progress::watch(job.clone(), checked.rows));
     let draining = tokio::spawn(tell_of_stop(job.clone()));
+    let keeping = tokio::spawn(memory::watch(job.clone()));
     let worked = work::run(&job, &input, queues, settings.max_concurrent, writer.sender()).await;
     let elapsed = job.began.elapsed();
     progress.abort();
     draining.abort();
+    keeping.abort();
+    job.keep_learned();
     let written = written(writer, &job.stop).await;
     // A second Ctrl-C does not wait for the disk.
     if job.stop.level() < Level::Now {

@@ -65,6 +65,8 @@ pub(crate) struct Settings {
     pub(crate) from: From,
     pub(crate) to: To,
     pub(crate) report: Option<PathBuf>,
+    /// Where what is found out about limits is kept.
+    pub(crate) learned: Option<PathBuf>,
     pub(crate) shape: Shape,
     pub(crate) skip_invalid: bool,
     pub(crate) retry_failed: bool,
@@ -115,6 +117,8 @@ impl Settings {
             let config = MockConfig { latency, seed, settle, charge, headers, changes, ..MockConfig::default() };
             MockSettings { config, shapes }
         });
+        // What an imitation shows must not be taken for the provider's, so that it needs a file of its own.
+        let learned = limits.learned.clone().or_else(|| config.learned_file.clone().filter(|_| !target.mock));
         let account = first(&config);
         let limited = account.tier.is_some() || account.limits != Limits::default() || !account.models.is_empty();
         if mock.is_none() && !limited && !limits.unlimited {
@@ -135,6 +139,7 @@ impl Settings {
             from,
             to,
             report,
+            learned,
             shape,
             skip_invalid,
             retry_failed,
