@@ -302,6 +302,13 @@ impl From<TierForm> for Tier {
     }
 }
 
+impl Tier {
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+}
+
 impl From<u32> for Tier {
     fn from(number: u32) -> Self {
         Self(format!("tier{number}"))

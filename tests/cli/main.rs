@@ -10,6 +10,7 @@ mod example;
 mod failures;
 mod kills;
 mod learned;
+mod limits;
 mod mock;
 mod pipes;
 mod resume;

@@ -9,6 +9,7 @@ use tollgate::mock::{LimitChange, NamedError, Outage, OutageKind};
 use tollgate::{Limits, Provider, Shape};
 
 use crate::doctor::DoctorArgs;
+use crate::limits::LimitsArgs;
 
 /// Sends requests to LLM APIs as fast as the rate limits allow, and not faster.
 #[derive(Debug, Parser)]
@@ -26,6 +27,8 @@ pub(crate) enum Command {
     Mock(Box<MockArgs>),
     /// Find out why calls fail, or what an error means
     Doctor(Box<DoctorArgs>),
+    /// Show what is known of the limits: configured, published, learned, and asked for
+    Limits(Box<LimitsArgs>),
 }
 
 const RUN_EXAMPLES: &str = "\
@@ -180,18 +183,16 @@ pub(crate) struct AmountArgs {
     pub(crate) tpd: Option<u64>,
 }
 
-impl LimitArgs {
-    /// Writes the shapes that were typed over `limits`.
-    pub(crate) fn shapes_over(&self, limits: &mut Limits) {
-        for (which, shape) in &self.shape {
-            let place = match which {
-                ShapeOf::All => &mut limits.shape,
-                ShapeOf::Requests => &mut limits.request_shape,
-                ShapeOf::Tokens => &mut limits.token_shape,
-                ShapeOf::Days => &mut limits.day_shape,
-            };
-            *place = Some(*shape);
-        }
+/// Writes the shapes that were typed over `limits`.
+pub(crate) fn shapes_over(typed: &[(ShapeOf, Shape)], limits: &mut Limits) {
+    for (which, shape) in typed {
+        let place = match which {
+            ShapeOf::All => &mut limits.shape,
+            ShapeOf::Requests => &mut limits.request_shape,
+            ShapeOf::Tokens => &mut limits.token_shape,
+            ShapeOf::Days => &mut limits.day_shape,
+        };
+        *place = Some(*shape);
     }
 }
 
@@ -205,7 +206,7 @@ pub(crate) enum ShapeOf {
 }
 
 /// `sliding`, or `rpm=slice:10`.
-fn shape(text: &str) -> Result<(ShapeOf, Shape), String> {
+pub(crate) fn shape(text: &str) -> Result<(ShapeOf, Shape), String> {
     let (which, shape) = match text.split_once('=') {
         None => (ShapeOf::All, text),
         Some(("rpm" | "rps", shape)) => (ShapeOf::Requests, shape),

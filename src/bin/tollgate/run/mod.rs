@@ -37,7 +37,7 @@ use self::output::{Output, Writer};
 use self::report::{Report, ReportFile};
 use self::result::Mask;
 use self::settings::{MockSettings, Settings, Talk, checker, with_address};
-pub(crate) use self::settings::{is_loopback, provider_at};
+pub(crate) use self::settings::{NO_SECRET, is_loopback, provider_at};
 use self::tally::Tally;
 use self::work::Job;
 use crate::Exit;

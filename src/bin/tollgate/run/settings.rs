@@ -8,7 +8,9 @@ use tollgate::mock::{Latency, MockConfig};
 use tollgate::{Account, Config, Key, Limits, Provider, Secret, Tier};
 
 use super::row::Shape;
-use crate::args::{CacheArgs, LimitArgs, MockedArgs, RowArgs, RunArgs, ShapeOf, TalkArgs, TargetArgs, Uncertain};
+use crate::args::{
+    CacheArgs, LimitArgs, MockedArgs, RowArgs, RunArgs, ShapeOf, TalkArgs, TargetArgs, Uncertain, shapes_over,
+};
 use crate::mock::{rule, stamp};
 use crate::show;
 
@@ -23,7 +25,7 @@ const MOST_AT_ONCE: u64 = 2048;
 const OTHER_FILES: u64 = 96;
 
 /// Sent where a server on this machine wants to see some key and none is set.
-const NO_SECRET: &str = "none";
+pub(crate) const NO_SECRET: &str = "none";
 
 /// A key shorter than this is no secret, and hiding it would tear words apart.
 const SHORTEST_SECRET: usize = 8;
@@ -241,11 +243,11 @@ fn set_limits(account: &mut Account, target: &TargetArgs, limits: &LimitArgs) {
         account.tier = Some(tier.parse::<u32>().map_or_else(|_| Tier::from(tier.as_str()), Tier::from));
     }
     limits.amounts.over(&mut account.limits);
-    limits.shapes_over(&mut account.limits);
+    shapes_over(&limits.shape, &mut account.limits);
     // What was typed holds for every model, also for those that the file knows better.
     for own in account.models.values_mut() {
         limits.amounts.over(own);
-        limits.shapes_over(own);
+        shapes_over(&limits.shape, own);
     }
     let said = limits.tier.is_some() || limits.amounts.any() || limits.unlimited || target.config.is_some();
     if target.mock && !said {
