@@ -5,6 +5,7 @@
 mod accounts;
 mod cache;
 mod checks;
+mod dialects;
 mod doctor;
 mod example;
 mod failures;

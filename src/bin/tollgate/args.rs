@@ -148,7 +148,7 @@ pub(crate) struct LimitArgs {
     pub(crate) shape: Vec<(ShapeOf, Shape)>,
 
     /// No limits but those that the provider's headers show
-    #[arg(long, conflicts_with_all = ["tier", "rpm", "rpd", "tpm", "tpd", "config"])]
+    #[arg(long, conflicts_with_all = ["tier", "rpm", "rpd", "tpm", "tpd", "itpm", "otpm", "config"])]
     pub(crate) unlimited: bool,
 
     /// Keep in this file what answers show of the limits (numbers, shapes, charge rules), and start from what it holds
@@ -181,6 +181,12 @@ pub(crate) struct AmountArgs {
     /// Tokens per day
     #[arg(long, value_name = "N", value_parser = amount)]
     pub(crate) tpd: Option<u64>,
+    /// Input tokens per minute
+    #[arg(long, value_name = "N", value_parser = amount)]
+    pub(crate) itpm: Option<u64>,
+    /// Output tokens per minute
+    #[arg(long, value_name = "N", value_parser = amount)]
+    pub(crate) otpm: Option<u64>,
 }
 
 /// Writes the shapes that were typed over `limits`.
@@ -220,18 +226,20 @@ pub(crate) fn shape(text: &str) -> Result<(ShapeOf, Shape), String> {
 impl AmountArgs {
     /// Writes what was typed over `limits`.
     pub(crate) fn over(self, limits: &mut Limits) {
-        let Self { rpm, rps, rpd, tpm, tpd } = self;
+        let Self { rpm, rps, rpd, tpm, tpd, itpm, otpm } = self;
         limits.rps = rps.or(limits.rps);
         limits.rpm = rpm.or(limits.rpm);
         limits.rpd = rpd.or(limits.rpd);
         limits.tpm = tpm.or(limits.tpm);
         limits.tpd = tpd.or(limits.tpd);
+        limits.itpm = itpm.or(limits.itpm);
+        limits.otpm = otpm.or(limits.otpm);
     }
 
     /// Whether any was typed.
     pub(crate) fn any(self) -> bool {
-        let Self { rpm, rps, rpd, tpm, tpd } = self;
-        rpm.or(rps).or(rpd).or(tpm).or(tpd).is_some()
+        let Self { rpm, rps, rpd, tpm, tpd, itpm, otpm } = self;
+        [rpm, rps, rpd, tpm, tpd, itpm, otpm].iter().any(Option::is_some)
     }
 }
 
@@ -334,6 +342,10 @@ pub(crate) struct MockArgs {
     #[arg(long, value_name = "KEY", hide_env_values = true)]
     pub(crate) api_key: Vec<String>,
 
+    /// Speak as this provider: its headers, errors and key header; openai, azure, anthropic, gemini, groq or mistral
+    #[arg(long, value_name = "NAME", default_value = "openai")]
+    pub(crate) dialect: Provider,
+
     #[command(flatten)]
     pub(crate) limits: MockLimitArgs,
     #[command(flatten)]
@@ -345,7 +357,7 @@ pub(crate) struct MockArgs {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Limits (of each key and model)")]
 pub(crate) struct MockLimitArgs {
-    /// Enforce OpenAI's published limits of this tier
+    /// Enforce the provider's published limits of this tier
     #[arg(long, value_name = "TIER")]
     pub(crate) tier: Option<String>,
 

@@ -16,32 +16,29 @@ pub(crate) fn shape(gate: &GateStatus) -> String {
     }
 }
 
-/// `larger of cap and input`; nothing for requests, which are counted one by one.
+/// `larger of cap and input`; nothing for requests, which are counted one by one. Whether input is counted by the vocabulary or by
+/// characters is left out.
 pub(crate) fn rule(gate: &GateStatus) -> Option<String> {
-    let rules = &gate.rules;
-    match (gate.limit.dimension, rules.len()) {
-        (Dimension::Requests, _) | (_, 0) => None,
-        (Dimension::Tokens, many) if many >= MANY => Some(format!("one of {many} charge rules")),
-        (dimension, _) => Some(either(rules.iter().map(|rule| charged(*rule, dimension)).collect())),
+    if gate.limit.dimension == Dimension::Requests || gate.rules.is_empty() {
+        return None;
     }
+    let mut words: Vec<_> = gate.rules.iter().map(|rule| charged(*rule, gate.limit.dimension).to_owned()).collect();
+    // Rules of one kind stand side by side.
+    words.dedup();
+    Some(if words.len() < MANY { either(words) } else { format!("one of {} charge rules", gate.rules.len()) })
 }
 
-fn charged(rule: Rule, dimension: Dimension) -> String {
-    let text = match (rule, dimension) {
+fn charged(rule: Rule, dimension: Dimension) -> &'static str {
+    match (rule, dimension) {
         (Rule::Usage, _) => "real usage",
         // Of one kind of tokens, all other rules take the same.
         (_, Dimension::InputTokens) => "input",
         (_, Dimension::OutputTokens) => "cap",
-        (Rule::LargerPlusCap, _) => "input (larger count) plus cap",
-        (Rule::TokensPlusCap, _) => "input plus cap",
-        (Rule::CharsPlusCap, _) => "characters plus cap",
-        (Rule::TokensOrCap, _) => "larger of cap and input",
-        (Rule::CharsOrCap, _) => "larger of cap and characters",
-        (Rule::Tokens, _) => "input",
-        (Rule::Chars, _) => "characters",
+        (Rule::LargerPlusCap | Rule::TokensPlusCap | Rule::CharsPlusCap, _) => "input plus cap",
+        (Rule::TokensOrCap | Rule::CharsOrCap, _) => "larger of cap and input",
+        (Rule::Tokens | Rule::Chars, _) => "input",
         _ => "another rule",
-    };
-    text.to_owned()
+    }
 }
 
 /// `configured`, `header`, or `tier1 of 2026-09-24`.
@@ -85,5 +82,7 @@ mod tests {
         assert!(open[1].0.starts_with("refill, sliding or fixed, perhaps slice:"), "{open:?}");
         assert_eq!(open[1].1.as_deref(), Some("one of 8 charge rules"));
         assert_eq!(open[2].1.as_deref(), Some("input or real usage"));
+        let azure: Vec<_> = gates(Provider::Azure).iter().map(words).collect();
+        assert_eq!(azure[1], ("fixed".into(), Some("input plus cap or input".into())), "by which count is left out");
     }
 }

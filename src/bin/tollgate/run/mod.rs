@@ -267,7 +267,8 @@ fn introduce(console: &Console, settings: &Settings, checked: &Checked, output: 
 async fn start_mock(mock: MockSettings, sizes: &Scheduler, checked: &Checked) -> Result<Mock> {
     let MockSettings { mut config, shapes } = mock;
     for queue in &checked.queues {
-        let mut limits = enforced(sizes.lane_of(&queue.model).status.gates.iter().map(|gate| gate.limit));
+        let gates = sizes.lane_of(&queue.model).status.gates;
+        let mut limits = enforced(gates.iter().map(|gate| gate.limit), config.dialect);
         reshape(&mut limits.shapes, &shapes);
         config.models.insert(queue.model.clone(), limits);
     }

@@ -116,7 +116,9 @@ impl Settings {
             let latency = mock_latency.unwrap_or(Duration::from_millis(800));
             let latency = if latency.is_zero() { Latency::default() } else { Latency::about(latency) };
             let (charge, headers) = (rule(mock_charge), stamp(mock_headers));
-            let config = MockConfig { latency, seed, settle, charge, headers, changes, ..MockConfig::default() };
+            let dialect = first(&config).provider;
+            let config =
+                MockConfig { dialect, latency, seed, settle, charge, headers, changes, ..MockConfig::default() };
             MockSettings { config, shapes }
         });
         // What an imitation shows must not be taken for the provider's, so that it needs a file of its own.
@@ -136,6 +138,9 @@ impl Settings {
             (_, true) => Talk::Verbose,
             _ => Talk::Normal,
         };
+        // The mock serves the paths of OpenAI's API, which Anthropic serves besides its own.
+        let common = mock.is_some() && account.provider == Provider::Anthropic;
+        let endpoint = endpoint.or_else(|| common.then(|| "/chat/completions".to_owned()));
         let shape = Shape { endpoint: endpoint.as_deref().map(path_of).transpose()?, provider: account.provider };
         Ok(Self {
             from,
