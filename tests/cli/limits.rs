@@ -30,7 +30,8 @@ fn each_number_names_its_source_and_nothing_is_sent() {
     let server = Server::start(MockConfig::default());
     world.requests("in.jsonl", 0..2);
     let account = |rest: &str| format!("[[account]]\nprovider = \"groq\"\nbase_url = \"{}\"\n{rest}\n", server.url());
-    let other = "[[account]]\nprovider = \"azure\"\n[account.models.\"deployment\"]\nrpm = 60\n";
+    let other = "[[account]]\nprovider = \"azure\"\n[account.models.\"deployment\"]\nrpm = 60\n\n\
+                 [[fallback]]\nmodel = \"gpt-4o\"\nroutes = [{ account = \"azure\", model = \"spare\" }]\n";
     let fact = |shape: &str| {
         json!({"limit": {"dimension": "requests", "amount": 70, "window": {"secs": 60, "nanos": 0}, "shape": null},
             "from_header": true, "shapes": [shape], "suspected": [], "rules": ["larger_plus_cap"]})
@@ -43,7 +44,9 @@ fn each_number_names_its_source_and_nothing_is_sent() {
     assert_eq!(sources(&all), [("seen before RPM", "learned"), ("deployment RPM", "configured")]);
     assert_eq!(server.stats().requests, 0);
     let table = world.run("limits --config tollgate.toml").expect(0).out;
-    for cell in ["account", "seen before", "learned", "azure", "slice:10", "configured"] {
+    for cell in
+        ["account", "seen before", "learned", "azure", "slice:10", "configured", "spare of azure: no limit is known"]
+    {
         assert!(table.contains(cell), "{cell} is missing in\n{table}");
     }
 }
