@@ -72,6 +72,9 @@ pub struct Config {
     /// What an earlier scheduler found out about limits. Not part of files.
     #[serde(skip)]
     pub learned: crate::learned::Learned,
+    /// The file in which the program keeps that from run to run; in code, see [`Scheduler::learned`](crate::Scheduler::learned).
+    /// Default: none.
+    pub learned_file: Option<PathBuf>,
     /// How long the built-in client waits for one whole answer. Default 600 s.
     #[serde(with = "seconds")]
     pub timeout: Duration,
@@ -101,6 +104,7 @@ impl Default for Config {
             output_quantile: 0.5,
             outage_patience: Duration::from_secs(300),
             learned: crate::learned::Learned::default(),
+            learned_file: None,
             timeout: Duration::from_secs(600),
             byte_timeout: Duration::from_secs(600),
             connect_timeout: Duration::from_secs(10),
@@ -295,6 +299,13 @@ impl From<TierForm> for Tier {
             TierForm::Number(number) => number.into(),
             TierForm::Name(name) => Self(name),
         }
+    }
+}
+
+impl Tier {
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.0
     }
 }
 

@@ -26,8 +26,7 @@ use crate::scheduler::Snapshot;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Learned {
-    /// By account, then by pool.
-    #[serde(default)]
+    /// By account, then by pool. Not defaulted: that would take any JSON object for a file of this kind, and write over it.
     pub accounts: BTreeMap<String, BTreeMap<String, Vec<Fact>>>,
 }
 
@@ -59,7 +58,7 @@ pub enum LearnedError {
         source: std::io::Error,
     },
     /// It is not what was saved.
-    #[error("{}:{}:{} holds no learned limits; delete it to start anew", file.display(), source.line(), source.column())]
+    #[error("{}:{}:{} holds no learned limits; name another file, or delete this one to start anew", file.display(), source.line(), source.column())]
     Content {
         /// Which file.
         file: PathBuf,
@@ -154,6 +153,8 @@ mod tests {
         assert_eq!(Learned::load(&file).unwrap(), learned);
         std::fs::write(&file, "{\"accounts\": [1]}").unwrap();
         assert!(Learned::load(&file).unwrap_err().to_string().contains("learned.json:1:"));
+        std::fs::write(&file, "{\"model\": \"gpt-4o\"}").unwrap();
+        assert!(Learned::load(&file).is_err(), "somebody else's file");
     }
 
     #[test]

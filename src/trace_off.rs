@@ -14,13 +14,13 @@ pub(crate) struct RequestTrace {}
 
 impl RequestTrace {
     pub(crate) fn new(_: &Request, _: &Estimate) -> Self {
-        Self
+        Self {}
     }
 
     pub(crate) fn queued(&mut self, _: &Lane) {}
 
     pub(crate) fn admitted(&mut self, _: &Target, _: &Lane, _: &Charge, _: Duration) -> AttemptTrace {
-        AttemptTrace
+        AttemptTrace {}
     }
 
     pub(crate) fn failed(&self, _: &str) {}

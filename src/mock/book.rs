@@ -7,8 +7,9 @@ use super::config::{ChargeRule, Count, LimitChange, MockConfig, MockLimits};
 use super::luck::scatter;
 use super::meter::{Meter, Place};
 use crate::cost::{DAY, Estimate, MINUTE, Shape, Usage};
+use crate::providers::Provider;
 
-/// One of the four limits.
+/// One of the limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are those of `MockLimits`, where they are explained")]
 pub enum Which {
@@ -16,18 +17,22 @@ pub enum Which {
     Rpd,
     Tpm,
     Tpd,
+    Itpm,
+    Otpm,
 }
 
 impl Which {
-    pub(crate) const ALL: [Which; 4] = [Which::Rpm, Which::Rpd, Which::Tpm, Which::Tpd];
+    pub(crate) const ALL: [Which; 6] = [Which::Rpm, Which::Rpd, Which::Tpm, Which::Tpd, Which::Itpm, Which::Otpm];
 
-    /// `RPM`, `RPD`, `TPM` or `TPD`.
+    /// `RPM`, `RPD`, `TPM`, `TPD`, `ITPM` or `OTPM`.
     pub fn name(self) -> &'static str {
         match self {
             Which::Rpm => "RPM",
             Which::Rpd => "RPD",
             Which::Tpm => "TPM",
             Which::Tpd => "TPD",
+            Which::Itpm => "ITPM",
+            Which::Otpm => "OTPM",
         }
     }
 
@@ -35,30 +40,32 @@ impl Which {
     pub(crate) fn kind(self) -> &'static str {
         match self {
             Which::Rpm | Which::Rpd => "requests",
-            Which::Tpm | Which::Tpd => "tokens",
+            Which::Tpm | Which::Tpd | Which::Itpm | Which::Otpm => "tokens",
         }
     }
 
     pub(crate) fn period(self) -> &'static str {
         match self {
-            Which::Rpm | Which::Tpm => "min",
+            Which::Rpm | Which::Tpm | Which::Itpm | Which::Otpm => "min",
             Which::Rpd | Which::Tpd => "day",
         }
     }
 
     pub(crate) fn window(self) -> Duration {
         match self {
-            Which::Rpm | Which::Tpm => MINUTE,
+            Which::Rpm | Which::Tpm | Which::Itpm | Which::Otpm => MINUTE,
             Which::Rpd | Which::Tpd => DAY,
         }
     }
 
-    fn amount(self, limits: &MockLimits) -> Option<u64> {
+    pub(crate) fn amount(self, limits: &MockLimits) -> Option<u64> {
         match self {
             Which::Rpm => limits.rpm,
             Which::Rpd => limits.rpd,
             Which::Tpm => limits.tpm,
             Which::Tpd => limits.tpd,
+            Which::Itpm => limits.itpm,
+            Which::Otpm => limits.otpm,
         }
     }
 
@@ -69,13 +76,18 @@ impl Which {
             Which::Rpd => shapes.rpd,
             Which::Tpm => shapes.tpm,
             Which::Tpd => shapes.tpd,
+            Which::Itpm => shapes.itpm,
+            Which::Otpm => shapes.otpm,
         }
     }
 
-    fn requested(self, tokens: u64) -> u64 {
+    fn requested(self, tokens: u64, input: u64) -> u64 {
         match self {
             Which::Rpm | Which::Rpd => 1,
             Which::Tpm | Which::Tpd => tokens,
+            Which::Itpm => input,
+            // Counted when it is there; no cap reserves it.
+            Which::Otpm => 0,
         }
     }
 }
@@ -105,15 +117,26 @@ pub struct Gauge {
     /// Refill: until it is full again. Fixed windows, slices, calendar days: until the window ends. Sliding: until the
     /// oldest admission leaves the window.
     pub reset: Duration,
+    /// The window that the amount is for.
+    pub window: Duration,
 }
 
 /// What the headers show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
-    /// Of RPM or RPD.
+    /// Of RPM or RPD; in Azure's dialect of the slice that they are cut into.
     pub requests: Option<Gauge>,
     /// Of TPM or TPD.
     pub tokens: Option<Gauge>,
+    /// Of ITPM.
+    pub input: Option<Gauge>,
+    /// Of OTPM.
+    pub output: Option<Gauge>,
+    /// The tokens that the request was charged in the end, which Mistral shows.
+    pub charged: Option<u64>,
+    pub(crate) dialect: Provider,
+    /// The wall clock, since 1970.
+    pub(crate) wall: Duration,
 }
 
 /// An admitted request, to settle it later.
@@ -121,6 +144,8 @@ pub struct Standing {
 pub struct Admitted {
     /// The tokens that it was charged.
     pub tokens: u64,
+    /// The part of it that is input.
+    input: u64,
     /// Its output was not charged at all.
     output_open: bool,
     place: Place,
@@ -146,7 +171,7 @@ pub struct Admitted {
 #[derive(Clone, Debug)]
 pub struct Book {
     limits: MockLimits,
-    meters: [Meter; 4],
+    meters: [Meter; Which::ALL.len()],
     changes: VecDeque<LimitChange>,
     rules: Rules,
     now: Duration,
@@ -164,6 +189,7 @@ struct Rules {
     refusals_count: bool,
     phase: Phase,
     unix: i64,
+    dialect: Provider,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -185,6 +211,7 @@ impl Book {
             refusals_count: config.refusals_count,
             phase: config.phase.map_or(Phase::Seeded(config.seed), Phase::Given),
             unix: config.started.unwrap_or(0),
+            dialect: config.dialect,
         };
         Self {
             limits: config.limits,
@@ -216,10 +243,7 @@ impl Book {
     /// known.
     pub fn charge(&self, request: &Estimate) -> u64 {
         let rules = &self.rules;
-        let input = match rules.count {
-            Count::Characters if request.input_by_chars > 0 => request.input_by_chars,
-            Count::Characters | Count::Exact => request.input,
-        };
+        let input = rules.input(request);
         let predicted = rules.predicted_output.saturating_mul(request.choices.into());
         let output = request.output_cap.unwrap_or(predicted);
         match rules.charge {
@@ -236,8 +260,9 @@ impl Book {
     /// that the wait is true.
     pub fn admit(&mut self, request: &Estimate, now: Duration) -> Result<Admitted, Refusal> {
         self.advance(now);
-        let tokens = self.charge(request);
-        let refusals = Which::ALL.into_iter().filter_map(|which| self.refusal(which, tokens));
+        let (tokens, input) = (self.charge(request), self.rules.input(request));
+        let requested = |which: Which| which.requested(tokens, input);
+        let refusals = Which::ALL.into_iter().filter_map(|which| self.refusal(which, requested(which)));
         let longest = refusals.max_by_key(|refusal| refusal.wait.unwrap_or(Duration::MAX));
         if let Some(refusal) = longest {
             self.note_refusal(now);
@@ -245,11 +270,11 @@ impl Book {
         }
         let place = self.place();
         for which in Which::ALL {
-            self.add(which, which.requested(tokens), place);
+            self.add(which, requested(which), place);
         }
         let uncapped = request.output_cap.is_none() && self.rules.predicted_output == 0;
         let output_open = uncapped || self.rules.charge == ChargeRule::InputOnly;
-        Ok(Admitted { tokens, output_open, place })
+        Ok(Admitted { tokens, input, output_open, place })
     }
 
     /// A refusal takes one request from RPM where refusals count.
@@ -270,37 +295,67 @@ impl Book {
         let used = match (self.rules.settle, admitted.output_open) {
             (true, _) => usage.total(),
             (false, true) => admitted.tokens.saturating_add(usage.output_tokens),
-            (false, false) => return admitted.tokens,
+            (false, false) => admitted.tokens,
         };
+        let input = if self.rules.settle { usage.input_tokens } else { admitted.input };
         let place = self.place();
-        for which in [Which::Tpm, Which::Tpd] {
-            self.add(which, used.saturating_sub(admitted.tokens), place);
-            self.meters[which as usize].give_back(admitted.tokens.saturating_sub(used), admitted.place);
+        for (which, charged, used) in [
+            (Which::Tpm, admitted.tokens, used),
+            (Which::Tpd, admitted.tokens, used),
+            (Which::Itpm, admitted.input, input),
+            (Which::Otpm, 0, usage.output_tokens),
+        ] {
+            self.add(which, used.saturating_sub(charged), place);
+            self.meters[which as usize].give_back(charged.saturating_sub(used), admitted.place);
         }
         used
     }
 
-    /// What the headers show. Where a minute and a day limit exist, they show the one that allows less in the long run:
-    /// an account with 500 RPM and 10,000 RPD was seen to show 10,000 and `8.64s`.
+    /// What the headers show. Groq shows the day's requests and the minute's tokens, OpenAI of minute and day the one that
+    /// allows less in the long run: an account with 500 RPM and 10,000 RPD was seen to show 10,000 and `8.64s`.
     pub fn standing(&mut self, now: Duration) -> Standing {
         self.advance(now);
-        Standing { requests: self.stricter(Which::Rpm, Which::Rpd), tokens: self.stricter(Which::Tpm, Which::Tpd) }
+        let dialect = self.rules.dialect;
+        let (requests, tokens) = match dialect {
+            Provider::Openai | Provider::Compatible => {
+                (self.stricter(Which::Rpm, Which::Rpd), self.stricter(Which::Tpm, Which::Tpd))
+            }
+            Provider::Groq => (self.gauge(Which::Rpd), self.gauge(Which::Tpm)),
+            Provider::Azure => (self.slice(Which::Rpm), self.gauge(Which::Tpm)),
+            _ => (self.gauge(Which::Rpm), self.gauge(Which::Tpm)),
+        };
+        let wall = Duration::from_secs(u64::try_from(self.rules.unix).unwrap_or(0)).saturating_add(self.now);
+        let (input, output) = (self.gauge(Which::Itpm), self.gauge(Which::Otpm));
+        Standing { requests, tokens, input, output, charged: None, dialect, wall }
     }
 
     fn stricter(&self, minute: Which, day: Which) -> Option<Gauge> {
-        let which = match (minute.amount(&self.limits), day.amount(&self.limits)) {
+        self.gauge(match (minute.amount(&self.limits), day.amount(&self.limits)) {
             (Some(per_minute), Some(per_day)) if u128::from(per_minute) * 24 * 60 <= u128::from(per_day) => minute,
             (_, Some(_)) => day,
             (_, None) => minute,
-        };
-        let limit = which.amount(&self.limits)?;
-        let meter = &self.meters[which as usize];
-        Some(Gauge { limit, remaining: limit.saturating_sub(meter.used()), reset: meter.reset(limit, self.now) })
+        })
     }
 
-    fn refusal(&self, which: Which, tokens: u64) -> Option<Refusal> {
+    fn gauge(&self, which: Which) -> Option<Gauge> {
         let limit = which.amount(&self.limits)?;
-        let (meter, requested) = (&self.meters[which as usize], which.requested(tokens));
+        let meter = &self.meters[which as usize];
+        let (remaining, reset) = (limit.saturating_sub(meter.used()), meter.reset(limit, self.now));
+        Some(Gauge { limit, remaining, reset, window: which.window() })
+    }
+
+    /// Of the slice that a limit is cut into, if it is.
+    fn slice(&self, which: Which) -> Option<Gauge> {
+        let limit = which.amount(&self.limits)?;
+        let Some((quota, used, reset, window)) = self.meters[which as usize].slice(limit, self.now) else {
+            return self.gauge(which);
+        };
+        Some(Gauge { limit: quota, remaining: quota.saturating_sub(used), reset, window })
+    }
+
+    fn refusal(&self, which: Which, requested: u64) -> Option<Refusal> {
+        let limit = which.amount(&self.limits)?;
+        let meter = &self.meters[which as usize];
         let wait = meter.fits(limit, requested, self.now).err()?;
         Some(Refusal { which, limit, used: meter.used(), requested, wait })
     }
@@ -341,6 +396,13 @@ impl Book {
 }
 
 impl Rules {
+    fn input(&self, request: &Estimate) -> u64 {
+        match self.count {
+            Count::Characters if request.input_by_chars > 0 => request.input_by_chars,
+            Count::Characters | Count::Exact => request.input,
+        }
+    }
+
     fn meter(&self, which: Which, limits: &MockLimits) -> Meter {
         let window = which.window();
         let phase = match self.phase {
@@ -373,6 +435,8 @@ mod tests {
             Which::Rpd => limits.rpd = Some(amount),
             Which::Tpm => limits.tpm = Some(amount),
             Which::Tpd => limits.tpd = Some(amount),
+            Which::Itpm => limits.itpm = Some(amount),
+            Which::Otpm => limits.otpm = Some(amount),
         }
         limits
     }
@@ -540,8 +604,8 @@ mod tests {
         let mut book = book(tier_1);
         book.admit(&of(20), START).unwrap();
         let standing = book.standing(START);
-        assert_eq!(standing.requests, Some(Gauge { limit: 10_000, remaining: 9_999, reset: ms(8_640) }));
-        assert_eq!(standing.tokens, Some(Gauge { limit: 200_000, remaining: 199_980, reset: ms(6) }));
+        assert_eq!(standing.requests, Some(Gauge { limit: 10_000, remaining: 9_999, reset: ms(8_640), window: DAY }));
+        assert_eq!(standing.tokens, Some(Gauge { limit: 200_000, remaining: 199_980, reset: ms(6), window: MINUTE }));
     }
 
     #[test]
@@ -552,7 +616,7 @@ mod tests {
         assert_eq!(book.standing(ms(30_000)).tokens.unwrap().remaining, 1_500);
         book.set_limits(MockLimits::default(), ms(30_000));
         book.admit(&of(u64::MAX), ms(30_000)).unwrap();
-        assert_eq!(book.standing(ms(30_000)), Standing::default());
+        assert_eq!(book.standing(ms(30_000)), Standing { wall: ms(30_000), ..Standing::default() });
     }
 
     #[test]
@@ -692,6 +756,51 @@ mod tests {
         assert_eq!(used(InputPlusCap, Exact, false, 217, &uncapped), (317, 317));
         assert_eq!(used(InputPlusCap, Exact, true, 217, &uncapped), (317, 150));
         assert_eq!(used(InputPlusCap, Exact, false, 0, &uncapped), (100, 150), "what was not charged is charged later");
+    }
+
+    #[test]
+    fn input_is_charged_at_admission_and_output_when_it_is_there_whatever_the_cap() {
+        let config = |settle| {
+            let limits = MockLimits { itpm: Some(100), otpm: Some(100), ..MockLimits::default() };
+            MockConfig { dialect: Provider::Anthropic, limits, settle, count: Count::Exact, ..MockConfig::default() }
+        };
+        let left = |book: &mut Book| {
+            let Standing { input, output, .. } = book.standing(START);
+            (input.unwrap().remaining, output.unwrap().remaining)
+        };
+        for (settle, input_left) in [(true, 10), (false, 40)] {
+            let mut book = Book::new(&config(settle));
+            let admitted = book.admit(&Estimate::tokens(60, 64_000), START).unwrap();
+            assert_eq!(left(&mut book), (40, 100), "no cap reserves output");
+            book.settle(&admitted, &Usage::new(90, 130), START);
+            assert_eq!(left(&mut book), (input_left, 0));
+            let refusal = book.admit(&Estimate::tokens(1, 1), START).unwrap_err();
+            assert_eq!(
+                (refusal.which, refusal.wait),
+                (Which::Otpm, Some(ms(18_000))),
+                "until the excess of 30 is gone"
+            );
+        }
+    }
+
+    #[test]
+    fn each_dialect_shows_the_limits_that_its_headers_are_about() {
+        let limits = MockLimits { rpm: Some(60), rpd: Some(900), tpm: Some(600), ..MockLimits::default() };
+        let shapes = MockShapes { rpm: Shape::Slice(Duration::from_secs(10)), ..MockShapes::default() };
+        let requests = |dialect, shapes| {
+            let limits = MockLimits { shapes, ..limits };
+            let phase = Some(Duration::ZERO);
+            let mut book = Book::new(&MockConfig { dialect, limits, phase, ..MockConfig::default() });
+            book.admit(&of(10), ms(4_000)).unwrap();
+            let Gauge { limit, remaining, reset, window } = book.standing(ms(4_000)).requests.unwrap();
+            (limit, remaining, reset.as_millis(), window.as_secs())
+        };
+        assert_eq!(requests(Provider::Openai, MockShapes::default()), (900, 899, 96_000, 86_400), "the stricter one");
+        assert_eq!(requests(Provider::Groq, MockShapes::default()), (900, 899, 96_000, 86_400), "always the day");
+        assert_eq!(requests(Provider::Mistral, MockShapes::default()), (60, 59, 1_000, 60), "always the minute");
+        assert_eq!(requests(Provider::Azure, MockShapes::default()), (60, 59, 1_000, 60));
+        assert_eq!(requests(Provider::Azure, shapes), (10, 9, 6_000, 10), "the slice");
+        assert_eq!(requests(Provider::Mistral, shapes), (60, 59, 56_000, 60));
     }
 
     #[test]

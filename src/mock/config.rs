@@ -8,8 +8,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::book::Which;
+use super::dialect;
 use super::named::NamedError;
 use crate::cost::{DAY, Shape};
+use crate::providers::Provider;
 
 /// How the mock behaves. The default has no limits, no latency and no faults, and accepts any key.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
@@ -17,6 +19,9 @@ use crate::cost::{DAY, Shape};
 pub struct MockConfig {
     /// Where to listen. Default: `127.0.0.1:0`, a free port on the loopback interface.
     pub listen: SocketAddr,
+    /// How it speaks: whose headers it shows its limits in, whose words its errors are in, and how it wants to be shown keys.
+    /// How it counts is told by the other settings. Default: as OpenAI.
+    pub dialect: Provider,
     /// The limits of every API key and model pool. Default: none.
     pub limits: MockLimits,
     /// Models with limits of their own, which replace [`limits`](Self::limits) as a whole. Default: none.
@@ -72,6 +77,7 @@ impl Default for MockConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            dialect: Provider::default(),
             limits: MockLimits::default(),
             models: BTreeMap::new(),
             charge: ChargeRule::default(),
@@ -99,6 +105,7 @@ impl fmt::Debug for MockConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             listen,
+            dialect,
             limits,
             models,
             charge,
@@ -121,6 +128,7 @@ impl fmt::Debug for MockConfig {
         } = self;
         f.debug_struct("MockConfig")
             .field("listen", listen)
+            .field("dialect", dialect)
             .field("limits", limits)
             .field("models", models)
             .field("charge", charge)
@@ -162,8 +170,11 @@ impl MockConfig {
         if self.changes.iter().any(|change| !(change.factor > 0.0 && change.factor.is_finite())) {
             return Some("the factor of a change must be above 0".into());
         }
-        let all = self.models.values().chain([&self.limits]);
-        all.flat_map(|limits| Which::ALL.map(|which| (which, which.shape(limits)))).find_map(unplayable)
+        let all = || self.models.values().chain([&self.limits]);
+        if let Some(problem) = all().find_map(|limits| dialect::unspeakable(self.dialect, limits)) {
+            return Some(problem);
+        }
+        all().flat_map(|limits| Which::ALL.map(|which| (which, which.shape(limits)))).find_map(unplayable)
     }
 }
 
@@ -189,6 +200,10 @@ pub struct MockLimits {
     pub tpm: Option<u64>,
     /// Tokens per day; `None` is no limit.
     pub tpd: Option<u64>,
+    /// Input tokens per minute, as Anthropic and Gemini count; `None` is no limit.
+    pub itpm: Option<u64>,
+    /// Output tokens per minute, as Anthropic counts: those that were written, whatever the cap; `None` is no limit.
+    pub otpm: Option<u64>,
     /// How each of them is enforced. Default: all refill.
     pub shapes: MockShapes,
 }
@@ -197,8 +212,9 @@ impl MockLimits {
     /// Each amount multiplied by `factor`, at least 1.
     pub(crate) fn times(self, factor: f64) -> Self {
         let times = |amount: u64| ((amount as f64 * factor).round() as u64).max(1);
-        let Self { rpm, rpd, tpm, tpd, shapes } = self;
-        Self { rpm: rpm.map(times), rpd: rpd.map(times), tpm: tpm.map(times), tpd: tpd.map(times), shapes }
+        let Self { rpm, rpd, tpm, tpd, itpm, otpm, shapes } = self;
+        let [rpm, rpd, tpm, tpd, itpm, otpm] = [rpm, rpd, tpm, tpd, itpm, otpm].map(|amount| amount.map(times));
+        Self { rpm, rpd, tpm, tpd, itpm, otpm, shapes }
     }
 }
 
@@ -218,12 +234,14 @@ pub struct MockShapes {
     pub rpd: Shape,
     pub tpm: Shape,
     pub tpd: Shape,
+    pub itpm: Shape,
+    pub otpm: Shape,
 }
 
 impl MockShapes {
     /// The same shape for all.
     pub const fn all(shape: Shape) -> Self {
-        Self { rpm: shape, rpd: shape, tpm: shape, tpd: shape }
+        Self { rpm: shape, rpd: shape, tpm: shape, tpd: shape, itpm: shape, otpm: shape }
     }
 }
 

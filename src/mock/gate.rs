@@ -145,8 +145,8 @@ impl Job {
     fn settle(&self, state: &mut State, usage: Usage) -> Standing {
         let now = self.gate.clock.now();
         let book = state.ledger.book(self.page);
-        book.settle(&self.admitted, &usage, now);
-        book.standing(now)
+        let charged = book.settle(&self.admitted, &usage, now);
+        Standing { charged: Some(charged), ..book.standing(now) }
     }
 }
 

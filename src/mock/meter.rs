@@ -120,6 +120,13 @@ impl Meter {
         }
     }
 
+    /// Of the slice that is now: its part of `limit`, what is used of it, until it ends, and its length.
+    pub(crate) fn slice(&self, limit: u64, now: Duration) -> Option<(u64, u64, Duration, Duration)> {
+        let Meter::Slices { slice, whole: _, window } = self else { return None };
+        let Cycle::Every { length, .. } = slice.cycle else { return None };
+        Some((quota(limit, slice, *window), slice.used, slice.ends.saturating_sub(now), length))
+    }
+
     /// What the reset header tells: until full again, until the oldest entry leaves, until the window ends.
     pub(crate) fn reset(&self, limit: u64, now: Duration) -> Duration {
         match self {

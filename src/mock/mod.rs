@@ -17,7 +17,8 @@
 //!
 //! What it does as the real one: charges tokens at admission by a rule ([`ChargeRule`]), refuses with OpenAI's texts
 //! and wait hints, tells its books in the `x-ratelimit-*` headers, settles to the real usage, and streams. Each limit has
-//! its shape ([`MockShapes`]), and limits may change while it runs. What it adds: seeded latency, lengths and [`Faults`],
+//! its shape ([`MockShapes`]), and limits may change while it runs. It says all this in OpenAI's words or in those of another
+//! provider ([`MockConfig::dialect`]), on the paths of OpenAI's API. What it adds: seeded latency, lengths and [`Faults`],
 //! every provider's errors by name ([`NamedError`]), a status page at `/status/api/v2/summary.json`, and its own view of
 //! what happened ([`Stats`], also at `GET /stats`).
 //!
@@ -31,6 +32,7 @@
 //! # Limits of the imitation
 //!
 //! * Tokens are counted as characters ÷ 4 plus a little per message; there is no vocabulary here.
+//! * Native APIs of other providers (Anthropic's `/messages`, Gemini's `generateContent`) are not there.
 //! * An API key stands for an account: two keys never share a limit.
 //! * Answers are plain words. There are no tools, no structured outputs, no files, no audio.
 
@@ -40,6 +42,7 @@ mod body;
 mod book;
 mod clock;
 mod config;
+mod dialect;
 mod gate;
 mod headers;
 mod ledger;
@@ -50,6 +53,7 @@ mod refuse;
 mod server;
 mod stats;
 mod status;
+mod words;
 
 pub use book::{Admitted, Book, Gauge, Refusal, Standing, Which};
 pub use config::{

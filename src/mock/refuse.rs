@@ -1,4 +1,4 @@
-//! Answers that say no, in OpenAI's words.
+//! Answers that say no, in OpenAI's words. The other providers' are made from these in [`words`](super::words).
 
 use std::time::Duration;
 
@@ -17,15 +17,38 @@ pub(crate) struct Problem {
     pub(crate) param: Option<&'static str>,
     pub(crate) code: Option<&'static str>,
     pub(crate) retry: Option<Duration>,
+    pub(crate) what: What,
+}
+
+/// A limit's refusal, and of what.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) refusal: Refusal,
+    pub(crate) model: String,
+}
+
+/// What an error is about, whatever the words.
+#[derive(Debug)]
+pub(crate) enum What {
+    /// A limit has no room.
+    Limit(Box<Refused>),
+    /// A refusal that no limit explains.
+    Spurious,
+    Overloaded,
+    /// The server's own failure.
+    Failed,
+    Key,
+    /// The request is wrong.
+    Request,
 }
 
 impl Problem {
     fn new(status: StatusCode, kind: &'static str, code: Option<&'static str>, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), kind, param: None, code, retry: None }
+        Self { status, message: message.into(), kind, param: None, code, retry: None, what: What::Request }
     }
 
     pub(crate) fn body(&self) -> Bytes {
-        let Self { status: _, message, kind, param, code, retry: _ } = self;
+        let Self { status: _, message, kind, param, code, retry: _, what: _ } = self;
         let error = serde_json::json!({ "message": message, "type": kind, "param": param, "code": code });
         serde_json::json!({ "error": error }).to_string().into()
     }
@@ -43,7 +66,7 @@ pub(crate) fn no_key() -> Problem {
     let message = "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer \
                    auth (i.e. Authorization: Bearer YOUR_KEY). You can obtain an API key from \
                    https://platform.openai.com/account/api-keys.";
-    Problem::new(StatusCode::UNAUTHORIZED, INVALID, Some("invalid_api_key"), message)
+    Problem { what: What::Key, ..Problem::new(StatusCode::UNAUTHORIZED, INVALID, Some("invalid_api_key"), message) }
 }
 
 pub(crate) fn wrong_key(key: &str) -> Problem {
@@ -51,7 +74,7 @@ pub(crate) fn wrong_key(key: &str) -> Problem {
         "Incorrect API key provided: {}. You can find your API key at https://platform.openai.com/account/api-keys.",
         masked(key)
     );
-    Problem::new(StatusCode::UNAUTHORIZED, INVALID, Some("invalid_api_key"), message)
+    Problem { what: What::Key, ..Problem::new(StatusCode::UNAUTHORIZED, INVALID, Some("invalid_api_key"), message) }
 }
 
 /// A few letters of a key, to recognise it by; nothing of a short one. Logs may keep what we answer.
@@ -131,7 +154,8 @@ impl Refusal {
             ),
         };
         let code = Some("rate_limit_exceeded");
-        Problem { retry, ..Problem::new(StatusCode::TOO_MANY_REQUESTS, which.kind(), code, message) }
+        let what = What::Limit(Box::new(Refused { refusal: self.clone(), model: model.to_owned() }));
+        Problem { retry, what, ..Problem::new(StatusCode::TOO_MANY_REQUESTS, which.kind(), code, message) }
     }
 }
 
@@ -139,7 +163,7 @@ impl Refusal {
 pub(crate) fn spurious() -> Problem {
     let code = Some("rate_limit_exceeded");
     let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "requests", code, "Rate limit reached for requests");
-    Problem { retry: Some(Duration::from_secs(1)), ..problem }
+    Problem { retry: Some(Duration::from_secs(1)), what: What::Spurious, ..problem }
 }
 
 pub(crate) fn overloaded() -> Problem {
@@ -147,13 +171,14 @@ pub(crate) fn overloaded() -> Problem {
     let message = "The server is currently overloaded with other requests. Please try again later.";
     Problem {
         retry: Some(Duration::from_secs(1)),
+        what: What::Overloaded,
         ..Problem::new(StatusCode::SERVICE_UNAVAILABLE, kind, code, message)
     }
 }
 
 pub(crate) fn server_error() -> Problem {
     let message = "The server had an error while processing your request. Sorry about that!";
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", None, message)
+    Problem { what: What::Failed, ..Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", None, message) }
 }
 
 #[cfg(test)]

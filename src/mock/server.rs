@@ -26,6 +26,7 @@ use super::ask::{Ask, Endpoint};
 use super::body::Body;
 use super::book::Standing;
 use super::config::{MockConfig, MockLimits, Stamp};
+use super::dialect;
 use super::gate::{Entry, Gate, Job};
 use super::headers::text;
 use super::luck::{Fault, Luck};
@@ -33,6 +34,7 @@ use super::named::NamedError;
 use super::refuse::{self, Problem};
 use super::stats::Stats;
 use super::status;
+use crate::providers::Provider;
 
 /// The largest body that is read; OpenAI's own limit for images is 512 MB, which no test needs.
 const LARGEST_BODY: usize = 64 << 20;
@@ -182,7 +184,9 @@ async fn handle(gate: &Arc<Gate>, request: Request<Incoming>) -> Result<Response
         Err(_) => return Err(Closed),
     };
     let path = parts.uri.path();
-    let endpoint = match (path, &parts.method) {
+    let below_root = path.strip_prefix(dialect::root(gate.config.dialect)).filter(|rest| rest.starts_with('/'));
+    let path = &below_root.map_or_else(|| path.to_owned(), |rest| format!("/v1{rest}"));
+    let endpoint = match (path.as_str(), &parts.method) {
         ("/v1/chat/completions", &Method::POST) => Endpoint::Chat,
         ("/v1/responses", &Method::POST) => Endpoint::Responses,
         ("/v1/embeddings", &Method::POST) => Endpoint::Embeddings,
@@ -246,11 +250,7 @@ async fn handle(gate: &Arc<Gate>, request: Request<Incoming>) -> Result<Response
 
 /// The key of a request, if it has one that is accepted.
 fn key_of<'a>(gate: &Gate, headers: &'a HeaderMap) -> Result<&'a str, Problem> {
-    let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let key = match value.split_once(' ') {
-        Some((scheme, key)) if scheme.eq_ignore_ascii_case("bearer") => key.trim(),
-        _ => "",
-    };
+    let key = dialect::key(gate.config.dialect, headers);
     match &gate.config.keys {
         _ if key.is_empty() => Err(refuse::no_key()),
         Some(keys) if !keys.iter().any(|known| known == key) => Err(refuse::wrong_key(key)),
@@ -331,13 +331,25 @@ impl Gate {
     }
 
     fn problem(&self, problem: &Problem, began: Duration, standing: Option<&Standing>) -> Response<Body> {
-        let mut response = self.reply(problem.status, Body::whole(problem.body()), began, standing);
-        problem.stamp(response.headers_mut());
+        let id = self.request_id();
+        let said = problem.said(self.config.dialect, &id);
+        let mut response = self.reply_as(&id, said.status, Body::whole(said.body), began, standing);
+        response.headers_mut().extend(said.headers);
         response
     }
 
     fn reply(&self, status: StatusCode, body: Body, began: Duration, standing: Option<&Standing>) -> Response<Body> {
-        const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+        self.reply_as(&self.request_id(), status, body, began, standing)
+    }
+
+    fn reply_as(
+        &self,
+        id: &str,
+        status: StatusCode,
+        body: Body,
+        began: Duration,
+        standing: Option<&Standing>,
+    ) -> Response<Body> {
         const PROCESSING: HeaderName = HeaderName::from_static("openai-processing-ms");
         const VERSION: HeaderName = HeaderName::from_static("openai-version");
         const ORGANIZATION: HeaderName = HeaderName::from_static("openai-organization");
@@ -345,11 +357,15 @@ impl Gate {
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(REQUEST_ID, text(self.request_id()));
-        let spent = self.clock.now().saturating_sub(began).as_millis();
-        headers.insert(PROCESSING, u64::try_from(spent).unwrap_or(u64::MAX).into());
-        headers.insert(VERSION, HeaderValue::from_static("2020-10-01"));
-        headers.insert(ORGANIZATION, HeaderValue::from_static("org-mock"));
+        if let Some(name) = dialect::request_id(self.config.dialect) {
+            headers.insert(name, text(id.to_owned()));
+        }
+        if matches!(self.config.dialect, Provider::Openai | Provider::Compatible) {
+            let spent = self.clock.now().saturating_sub(began).as_millis();
+            headers.insert(PROCESSING, u64::try_from(spent).unwrap_or(u64::MAX).into());
+            headers.insert(VERSION, HeaderValue::from_static("2020-10-01"));
+            headers.insert(ORGANIZATION, HeaderValue::from_static("org-mock"));
+        }
         if let Some(standing) = standing
             && self.config.headers != Stamp::None
         {

@@ -75,12 +75,19 @@ pub struct Refused {
     /// By tokens per day.
     #[serde(rename = "TPD")]
     pub tpd: u64,
+    /// By input tokens per minute.
+    #[serde(rename = "ITPM")]
+    pub itpm: u64,
+    /// By output tokens per minute.
+    #[serde(rename = "OTPM")]
+    pub otpm: u64,
 }
 
 impl Refused {
     /// All of them.
     pub fn total(&self) -> u64 {
-        self.rpm + self.rpd + self.tpm + self.tpd
+        let Self { rpm, rpd, tpm, tpd, itpm, otpm } = self;
+        rpm + rpd + tpm + tpd + itpm + otpm
     }
 }
 
@@ -122,12 +129,14 @@ impl Tally {
     pub(crate) fn refused(&mut self, refusal: &Refusal) {
         self.stats.requests += 1;
         self.stats.too_large += u64::from(refusal.wait.is_none());
-        let Refused { rpm, rpd, tpm, tpd } = &mut self.stats.refused;
+        let Refused { rpm, rpd, tpm, tpd, itpm, otpm } = &mut self.stats.refused;
         *match refusal.which {
             Which::Rpm => rpm,
             Which::Rpd => rpd,
             Which::Tpm => tpm,
             Which::Tpd => tpd,
+            Which::Itpm => itpm,
+            Which::Otpm => otpm,
         } += 1;
     }
 
@@ -246,7 +255,7 @@ mod tests {
         tally.abandoned();
         let stats = tally.snapshot();
         let json = serde_json::to_string(&stats).unwrap();
-        assert!(json.contains(r#""refused":{"RPM":0,"RPD":0,"TPM":1,"TPD":0}"#), "{json}");
+        assert!(json.contains(r#""refused":{"RPM":0,"RPD":0,"TPM":1,"TPD":0,"ITPM":0,"OTPM":0}"#), "{json}");
         assert_eq!(serde_json::from_str::<Stats>(&json).unwrap(), stats);
     }
 }

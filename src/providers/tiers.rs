@@ -83,6 +83,12 @@ fn find(provider: Provider, tier: &str) -> Option<&'static Tier> {
     Some(tier)
 }
 
+/// The models whose limits are known for an account of `tier`, as the rows of the data name them; `tier` as for [`lookup`].
+pub fn models(provider: Provider, tier: &str) -> Vec<&'static str> {
+    let rows = find(provider, tier).map_or(&[][..], |tier| &tier.models.0);
+    rows.iter().filter(|(_, row)| !row.limits().is_empty()).map(|(name, _)| name.as_str()).collect()
+}
+
 /// The names of `provider`'s tiers, as the data has them, the lowest first.
 pub fn tiers(provider: Provider) -> Vec<&'static str> {
     tiers_of(provider).iter().map(|(name, _)| name.as_str()).collect()
@@ -270,6 +276,9 @@ mod tests {
         assert_eq!(tiers(Provider::Openai), ["free", "tier1", "tier2", "tier3", "tier4", "tier5"]);
         for provider in Provider::ALL {
             assert!(!tiers(provider).is_empty(), "{provider}");
+            for (tier, _) in tiers_of(provider) {
+                assert!(models(provider, tier).iter().all(|model| lookup(provider, tier, model).is_some()));
+            }
             for (_, row) in tiers_of(provider).iter().flat_map(|(_, tier)| &tier.models.0) {
                 for limit in row.limits() {
                     assert!(limit.amount > 0);

@@ -5,10 +5,13 @@
 mod accounts;
 mod cache;
 mod checks;
+mod dialects;
 mod doctor;
 mod example;
 mod failures;
 mod kills;
+mod learned;
+mod limits;
 mod metrics;
 mod mock;
 mod pipes;

@@ -7,6 +7,8 @@ mod cache;
 mod ceiling;
 #[cfg(all(feature = "client", feature = "mock"))]
 mod client;
+#[cfg(all(feature = "client", feature = "mock"))]
+mod dialects;
 mod events;
 mod fallback;
 mod floors;

@@ -9,6 +9,7 @@ use tollgate::mock::{LimitChange, NamedError, Outage, OutageKind};
 use tollgate::{Limits, Provider, Shape};
 
 use crate::doctor::DoctorArgs;
+use crate::limits::LimitsArgs;
 
 /// Sends requests to LLM APIs as fast as the rate limits allow, and not faster.
 #[derive(Debug, Parser)]
@@ -26,6 +27,8 @@ pub(crate) enum Command {
     Mock(Box<MockArgs>),
     /// Find out why calls fail, or what an error means
     Doctor(Box<DoctorArgs>),
+    /// Show what is known of the limits: configured, published, learned, and asked for
+    Limits(Box<LimitsArgs>),
 }
 
 const RUN_EXAMPLES: &str = "\
@@ -145,8 +148,12 @@ pub(crate) struct LimitArgs {
     pub(crate) shape: Vec<(ShapeOf, Shape)>,
 
     /// No limits but those that the provider's headers show
-    #[arg(long, conflicts_with_all = ["tier", "rpm", "rpd", "tpm", "tpd", "config"])]
+    #[arg(long, conflicts_with_all = ["tier", "rpm", "rpd", "tpm", "tpd", "itpm", "otpm", "config"])]
     pub(crate) unlimited: bool,
+
+    /// Keep in this file what answers show of the limits (numbers, shapes, charge rules), and start from what it holds
+    #[arg(long, value_name = "FILE")]
+    pub(crate) learned: Option<PathBuf>,
 
     /// Requests under way at once [default: as many as the system allows, at most 2048]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -174,20 +181,24 @@ pub(crate) struct AmountArgs {
     /// Tokens per day
     #[arg(long, value_name = "N", value_parser = amount)]
     pub(crate) tpd: Option<u64>,
+    /// Input tokens per minute
+    #[arg(long, value_name = "N", value_parser = amount)]
+    pub(crate) itpm: Option<u64>,
+    /// Output tokens per minute
+    #[arg(long, value_name = "N", value_parser = amount)]
+    pub(crate) otpm: Option<u64>,
 }
 
-impl LimitArgs {
-    /// Writes the shapes that were typed over `limits`.
-    pub(crate) fn shapes_over(&self, limits: &mut Limits) {
-        for (which, shape) in &self.shape {
-            let place = match which {
-                ShapeOf::All => &mut limits.shape,
-                ShapeOf::Requests => &mut limits.request_shape,
-                ShapeOf::Tokens => &mut limits.token_shape,
-                ShapeOf::Days => &mut limits.day_shape,
-            };
-            *place = Some(*shape);
-        }
+/// Writes the shapes that were typed over `limits`.
+pub(crate) fn shapes_over(typed: &[(ShapeOf, Shape)], limits: &mut Limits) {
+    for (which, shape) in typed {
+        let place = match which {
+            ShapeOf::All => &mut limits.shape,
+            ShapeOf::Requests => &mut limits.request_shape,
+            ShapeOf::Tokens => &mut limits.token_shape,
+            ShapeOf::Days => &mut limits.day_shape,
+        };
+        *place = Some(*shape);
     }
 }
 
@@ -201,7 +212,7 @@ pub(crate) enum ShapeOf {
 }
 
 /// `sliding`, or `rpm=slice:10`.
-fn shape(text: &str) -> Result<(ShapeOf, Shape), String> {
+pub(crate) fn shape(text: &str) -> Result<(ShapeOf, Shape), String> {
     let (which, shape) = match text.split_once('=') {
         None => (ShapeOf::All, text),
         Some(("rpm" | "rps", shape)) => (ShapeOf::Requests, shape),
@@ -215,18 +226,20 @@ fn shape(text: &str) -> Result<(ShapeOf, Shape), String> {
 impl AmountArgs {
     /// Writes what was typed over `limits`.
     pub(crate) fn over(self, limits: &mut Limits) {
-        let Self { rpm, rps, rpd, tpm, tpd } = self;
+        let Self { rpm, rps, rpd, tpm, tpd, itpm, otpm } = self;
         limits.rps = rps.or(limits.rps);
         limits.rpm = rpm.or(limits.rpm);
         limits.rpd = rpd.or(limits.rpd);
         limits.tpm = tpm.or(limits.tpm);
         limits.tpd = tpd.or(limits.tpd);
+        limits.itpm = itpm.or(limits.itpm);
+        limits.otpm = otpm.or(limits.otpm);
     }
 
     /// Whether any was typed.
     pub(crate) fn any(self) -> bool {
-        let Self { rpm, rps, rpd, tpm, tpd } = self;
-        rpm.or(rps).or(rpd).or(tpm).or(tpd).is_some()
+        let Self { rpm, rps, rpd, tpm, tpd, itpm, otpm } = self;
+        [rpm, rps, rpd, tpm, tpd, itpm, otpm].iter().any(Option::is_some)
     }
 }
 
@@ -333,6 +346,10 @@ pub(crate) struct MockArgs {
     #[arg(long, value_name = "KEY", hide_env_values = true)]
     pub(crate) api_key: Vec<String>,
 
+    /// Speak as this provider: its headers, errors and key header; openai, azure, anthropic, gemini, groq or mistral
+    #[arg(long, value_name = "NAME", default_value = "openai")]
+    pub(crate) dialect: Provider,
+
     #[command(flatten)]
     pub(crate) limits: MockLimitArgs,
     #[command(flatten)]
@@ -344,7 +361,7 @@ pub(crate) struct MockArgs {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Limits (of each key and model)")]
 pub(crate) struct MockLimitArgs {
-    /// Enforce OpenAI's published limits of this tier
+    /// Enforce the provider's published limits of this tier
     #[arg(long, value_name = "TIER")]
     pub(crate) tier: Option<String>,
 

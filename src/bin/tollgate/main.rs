@@ -1,12 +1,17 @@
-//! `tollgate`: sends a file of requests to an LLM API as fast as its rate limits allow, imitates such an API, and finds out
-//! why calls fail.
+//! `tollgate`: sends a file of requests to an LLM API as fast as its rate limits allow, imitates such an API, finds out why
+//! calls fail, and shows what is known of the limits.
 
 mod args;
+mod clock;
 mod doctor;
+mod known;
+mod limits;
 mod mock;
+mod probe;
 mod run;
 mod show;
 mod stop;
+mod target;
 
 use std::process::ExitCode;
 
@@ -49,6 +54,7 @@ fn main() -> ExitCode {
                 Command::Run(args) => run::run(*args).await,
                 Command::Mock(args) => mock::serve(*args).await,
                 Command::Doctor(args) => doctor::run(*args).await,
+                Command::Limits(args) => limits::run(*args).await,
             }
         });
         // Nobody waits for what is still under way after a second Ctrl-C.

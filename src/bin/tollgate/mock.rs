@@ -44,11 +44,12 @@ fn say(text: &str) {
 }
 
 fn config(args: MockArgs) -> Result<MockConfig> {
-    let MockArgs { port, host, api_key, limits, behaviour, faults } = args;
+    let MockArgs { port, host, api_key, dialect, limits, behaviour, faults } = args;
     let BehaviourArgs { latency, headers, seed } = behaviour;
     let FaultArgs { error_503, error_500, error_429, reset, hang, slow_body, outage, error, incident } = faults;
     Ok(MockConfig {
         listen: SocketAddr::new(host, port),
+        dialect,
         charge: rule(limits.charge),
         count: match limits.count {
             CountArg::Chars => Count::Characters,
@@ -59,7 +60,7 @@ fn config(args: MockArgs) -> Result<MockConfig> {
         changes: limits.change.clone(),
         headers: stamp(headers),
         settle: limits.settle || !limits.no_settle,
-        limits: mock_limits(&limits)?,
+        limits: mock_limits(&limits, dialect)?,
         latency: if latency.is_zero() { Latency::default() } else { Latency::about(latency) },
         seed,
         faults: Faults { error_503, error_500, error_429, reset, hang, slow_body, ..Faults::default() },
@@ -90,25 +91,25 @@ pub(crate) fn stamp(headers: StampArg) -> Stamp {
 /// Writes what was typed over `shapes`; of two for one limit, the later holds.
 pub(crate) fn reshape(shapes: &mut MockShapes, typed: &[(ShapeOf, Shape)]) {
     for (which, shape) in typed {
-        let MockShapes { rpm, rpd, tpm, tpd } = shapes;
+        let MockShapes { rpm, rpd, tpm, tpd, itpm, otpm } = shapes;
         let places = match which {
-            ShapeOf::All => vec![rpm, rpd, tpm, tpd],
+            ShapeOf::All => vec![rpm, rpd, tpm, tpd, itpm, otpm],
             ShapeOf::Requests => vec![rpm],
-            ShapeOf::Tokens => vec![tpm],
+            ShapeOf::Tokens => vec![tpm, itpm, otpm],
             ShapeOf::Days => vec![rpd, tpd],
         };
         places.into_iter().for_each(|place| *place = *shape);
     }
 }
 
-fn mock_limits(args: &MockLimitArgs) -> Result<MockLimits> {
+fn mock_limits(args: &MockLimitArgs, dialect: Provider) -> Result<MockLimits> {
     let mut limits = match &args.tier {
         Some(tier) => {
-            let Some(row) = providers::lookup(Provider::Openai, tier, &args.model) else {
-                let known = providers::tiers(Provider::Openai).join(", ");
+            let Some(row) = providers::lookup(dialect, tier, &args.model) else {
+                let known = providers::tiers(dialect).join(", ");
                 bail!("no limits are known for {} in tier {tier}; the tiers are {known}", args.model);
             };
-            enforced(row.limits)
+            enforced(row.limits, dialect)
         }
         None => MockLimits::default(),
     };
@@ -118,19 +119,23 @@ fn mock_limits(args: &MockLimitArgs) -> Result<MockLimits> {
     limits.rpd = typed.rpd.or(limits.rpd);
     limits.tpm = typed.tpm.or(limits.tpm);
     limits.tpd = typed.tpd.or(limits.tpd);
+    limits.itpm = typed.itpm.or(limits.itpm);
+    limits.otpm = typed.otpm.or(limits.otpm);
     reshape(&mut limits.shapes, &args.shape);
     Ok(limits)
 }
 
-/// Those of `limits` that the mock can enforce.
-pub(crate) fn enforced(limits: impl IntoIterator<Item = Limit>) -> MockLimits {
+/// Those of `limits` that the mock can enforce. Gemini's tokens per minute are input tokens.
+pub(crate) fn enforced(limits: impl IntoIterator<Item = Limit>, dialect: Provider) -> MockLimits {
     let mut enforced = MockLimits::default();
     for limit in limits {
-        let MockLimits { rpm, rpd, tpm, tpd, shapes } = &mut enforced;
+        let MockLimits { rpm, rpd, tpm, tpd, itpm, otpm, shapes } = &mut enforced;
         let (amount, shape) = match (limit.dimension, limit.window) {
             (Dimension::Requests, MINUTE) => (rpm, &mut shapes.rpm),
             (Dimension::Requests, DAY) => (rpd, &mut shapes.rpd),
-            (Dimension::Tokens, MINUTE) => (tpm, &mut shapes.tpm),
+            (Dimension::Tokens, MINUTE) if dialect != Provider::Gemini => (tpm, &mut shapes.tpm),
+            (Dimension::Tokens | Dimension::InputTokens, MINUTE) => (itpm, &mut shapes.itpm),
+            (Dimension::OutputTokens, MINUTE) => (otpm, &mut shapes.otpm),
             (Dimension::Tokens, DAY) => (tpd, &mut shapes.tpd),
             _ => continue,
         };
@@ -141,9 +146,15 @@ pub(crate) fn enforced(limits: impl IntoIterator<Item = Limit>) -> MockLimits {
 }
 
 fn described(limits: &MockLimits) -> String {
-    let MockLimits { rpm, rpd, tpm, tpd, shapes } = *limits;
-    let named =
-        [("RPM", rpm, shapes.rpm), ("RPD", rpd, shapes.rpd), ("TPM", tpm, shapes.tpm), ("TPD", tpd, shapes.tpd)];
+    let MockLimits { rpm, rpd, tpm, tpd, itpm, otpm, shapes } = *limits;
+    let named = [
+        ("RPM", rpm, shapes.rpm),
+        ("RPD", rpd, shapes.rpd),
+        ("TPM", tpm, shapes.tpm),
+        ("TPD", tpd, shapes.tpd),
+        ("ITPM", itpm, shapes.itpm),
+        ("OTPM", otpm, shapes.otpm),
+    ];
     let describe = |(name, amount, shape): (&str, Option<u64>, Shape)| {
         let shape = if shape == Shape::Refill { String::new() } else { format!(" ({shape})") };
         Some(format!("{name} {}{shape}", show::count(amount?)))
@@ -160,9 +171,15 @@ fn table(stats: &Stats) -> Table {
     };
     row("requests", show::count(stats.requests));
     row("answered", show::count(stats.answered));
-    for (limit, refused) in
-        [("RPM", stats.refused.rpm), ("RPD", stats.refused.rpd), ("TPM", stats.refused.tpm), ("TPD", stats.refused.tpd)]
-    {
+    let refused = &stats.refused;
+    for (limit, refused) in [
+        ("RPM", refused.rpm),
+        ("RPD", refused.rpd),
+        ("TPM", refused.tpm),
+        ("TPD", refused.tpd),
+        ("ITPM", refused.itpm),
+        ("OTPM", refused.otpm),
+    ] {
         if refused > 0 {
             row(&format!("refused by {limit} (429)"), show::count(refused));
         }

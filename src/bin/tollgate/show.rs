@@ -4,9 +4,28 @@ use std::fmt::Display;
 use std::io::Write;
 use std::time::Duration;
 
+use tollgate::Secret;
+
 /// A line on standard error. Nobody may be there to read it, which is no reason to fail.
 pub(crate) fn line(text: impl Display) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// Text on standard output. Nobody may be left to read it.
+pub(crate) fn out(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+}
+
+/// A key shorter than this is no secret, and hiding it would tear words apart.
+const SHORTEST_SECRET: usize = 8;
+
+/// The text without the key, whatever a server made of it.
+pub(crate) fn without(text: &str, secret: Option<&Secret>) -> String {
+    match secret.map(Secret::expose).filter(|secret| secret.len() >= SHORTEST_SECRET) {
+        Some(secret) => text.replace(secret, "***"),
+        None => text.to_owned(),
+    }
 }
 
 /// The one error that ends the program, with its causes.

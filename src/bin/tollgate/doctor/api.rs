@@ -4,7 +4,7 @@ use http::header::CONTENT_TYPE;
 use jiff::SignedDuration;
 use reqwest::Client;
 use serde::de::IgnoredAny;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::time::Instant;
 use tollgate::providers::{Retry, classify};
 use tollgate::{Class, Failure, Provider};
@@ -15,6 +15,7 @@ use super::finding::Finding;
 use super::limits;
 use super::subject::Subject;
 use super::verdict::Verdict;
+use crate::probe::smallest;
 use crate::show;
 
 /// From here on a clock that is off makes waits that are told as dates (`retry-after`, Anthropic's resets) wrong.
@@ -184,16 +185,9 @@ fn shared_start(one: &str, other: &str) -> usize {
     one.bytes().zip(other.bytes()).take_while(|(one, other)| one == other).count()
 }
 
-/// The smallest chat request, in the provider's own way where the common one shows less.
+/// The smallest chat request.
 async fn probe(subject: &Subject, client: &Client, deadline: Instant) -> Result<Answer, Silence> {
-    let mut body = json!({"model": subject.model, "messages": [{"role": "user", "content": "Hi"}]});
-    let (path, cap) = match subject.provider {
-        Provider::Anthropic => ("/messages", "max_tokens"),
-        // Newer models refuse the older name.
-        Provider::Openai | Provider::Azure | Provider::Groq => ("/chat/completions", "max_completion_tokens"),
-        _ => ("/chat/completions", "max_tokens"),
-    };
-    body[cap] = json!(1);
+    let (path, body) = smallest(subject.provider, subject.model.as_deref().unwrap_or_default());
     let auth = subject.provider.auth_headers(subject.key.as_ref());
     let request = client.post(subject.url(path)).headers(auth).header(CONTENT_TYPE, "application/json");
     send(request.body(body.to_string()), deadline).await

@@ -9,6 +9,7 @@ use reqwest::{Client, RequestBuilder, Url};
 use tokio::time::Instant;
 use tollgate::providers::{Observation, Provider, observe};
 
+use crate::clock;
 use crate::run::is_loopback;
 
 /// The most that is read of an answer; lists of models take some 100 KB.
@@ -60,7 +61,7 @@ pub(super) async fn send(request: RequestBuilder, deadline: Instant) -> Result<A
     let began = Instant::now();
     let made = tokio::time::timeout_at(deadline, async {
         let mut response = request.send().await?;
-        let (status, headers, received) = (response.status().as_u16(), response.headers().clone(), wall_clock());
+        let (status, headers, received) = (response.status().as_u16(), response.headers().clone(), clock::wall());
         let mut body = Vec::new();
         while let Some(piece) = response.chunk().await? {
             body.extend_from_slice(&piece);
@@ -77,12 +78,6 @@ pub(super) async fn send(request: RequestBuilder, deadline: Instant) -> Result<A
         Ok(Err(error)) => Err(Silence::Broken(root(error))),
         Err(_) => Err(Silence::TimedOut),
     }
-}
-
-/// The time of day, which the doctor compares with the server's.
-#[expect(clippy::disallowed_methods, reason = "the one place where the doctor reads it")]
-pub(super) fn wall_clock() -> SystemTime {
-    SystemTime::now()
 }
 
 /// The innermost cause, which is the one that says something, without the URL: its query may hold a key.

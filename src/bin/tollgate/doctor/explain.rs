@@ -10,7 +10,6 @@ use tollgate::providers::{Retry, classify, observe};
 use tollgate::{Failure, Provider};
 
 use super::args::DoctorArgs;
-use super::call::wall_clock;
 use super::finding::Finding;
 use super::report::Report;
 use super::verdict::Verdict;
@@ -20,7 +19,7 @@ pub(super) fn explain(args: &DoctorArgs, typed: &str) -> Result<Report> {
     let pasted = Pasted::read(&text(typed)?);
     let status = args.status.or(pasted.status);
     let provider = args.provider.unwrap_or_else(|| guess(&pasted.body));
-    let headers = observe(provider, &pasted.headers, wall_clock());
+    let headers = observe(provider, &pasted.headers, crate::clock::wall());
     // Without a status the codes tell, as for an error inside of a stream.
     let failure = classify(provider, status.unwrap_or(200), &headers, pasted.body.as_bytes());
     let unclear = status.is_none() && failure.code.is_none();

@@ -1,7 +1,6 @@
 //! The examination, for people and for programs.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 
 use anyhow::Result;
 use serde::Serialize;
@@ -10,7 +9,7 @@ use tollgate::Secret;
 
 use super::finding::{Finding, Mark};
 use super::verdict::Verdict;
-use crate::Exit;
+use crate::{Exit, show};
 
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
@@ -30,13 +29,8 @@ impl Report {
 
     /// Prints it to standard output, without `secret` whatever a server made of it.
     pub(super) fn print(&self, json: bool, secret: Option<&Secret>) -> Result<Exit> {
-        let mut text = if json { serde_json::to_string_pretty(self)? } else { self.lines() };
-        if let Some(secret) = secret.map(Secret::expose).filter(|secret| secret.len() >= SHORTEST_SECRET) {
-            text = text.replace(secret, "***");
-        }
-        let mut out = std::io::stdout().lock();
-        // Nobody may be left to read it.
-        let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+        let text = if json { serde_json::to_string_pretty(self)? } else { self.lines() };
+        show::out(&show::without(&text, secret));
         Ok(self.verdict.exit())
     }
 
@@ -57,6 +51,3 @@ impl Report {
         text
     }
 }
-
-/// A key shorter than this is no secret, and hiding it would tear words apart.
-const SHORTEST_SECRET: usize = 8;

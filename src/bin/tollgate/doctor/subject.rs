@@ -2,12 +2,13 @@
 
 use reqwest::Url;
 use tollgate::engine::Source;
-use tollgate::{Account, Config, Key, Limit, Provider, Scheduler, Secret, Tier};
+use tollgate::{Config, Limit, Provider, Scheduler, Secret, Tier};
 
 use super::args::DoctorArgs;
 use super::finding::Finding;
 use super::verdict::Verdict;
-use crate::run::{is_loopback, provider_at};
+use crate::run::is_loopback;
+use crate::target::{address, key};
 
 /// What the checks need to know.
 #[derive(Debug)]
@@ -37,8 +38,9 @@ impl Subject {
         }
         config.accounts.truncate(1);
         let account = &mut config.accounts[0];
-        let (base, base_from) = address(account, args).map_err(wrong)?;
-        let (key, key_from) = key(account, args);
+        let (base, base_from) =
+            address(account, args.provider, args.base_url.as_deref(), args.config.is_some()).map_err(wrong)?;
+        let (key, key_from) = key(account, args.api_key_env.as_deref());
         account.keys.clear();
         if let Some(tier) = &args.tier {
             account.tier = Some(tier.parse::<u32>().map_or_else(|_| Tier::from(tier.as_str()), Tier::from));
@@ -72,42 +74,6 @@ impl Subject {
     /// The client sends nothing to this machine through a proxy.
     pub(super) fn is_local(&self) -> bool {
         is_loopback(self.base.as_str())
-    }
-}
-
-/// The base URL and where it comes from; also settles whose API it is.
-fn address(account: &mut Account, args: &DoctorArgs) -> Result<(Url, &'static str), String> {
-    account.provider = args.provider.unwrap_or(account.provider);
-    let from_env = || std::env::var("OPENAI_BASE_URL").ok().filter(|url| !url.trim().is_empty());
-    let (text, from) = if let Some(url) = args.base_url.clone() {
-        (url, "--base-url")
-    } else if let Some(url) = account.base_url.clone() {
-        (url, "the configuration")
-    } else if let Some(url) = from_env().filter(|_| account.provider == Provider::Openai) {
-        (url, "OPENAI_BASE_URL")
-    } else if let Some(url) = account.provider.default_base_url() {
-        (url.to_owned(), "the provider's own")
-    } else {
-        return Err(format!("{} has no address of its own; give yours by --base-url", account.provider));
-    };
-    if from != "the provider's own" && args.provider.is_none() && args.config.is_none() {
-        account.provider = provider_at(&text);
-    }
-    let url = Url::parse(text.trim()).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-    let url = url.ok_or_else(|| format!("{from} is no address such as https://api.openai.com/v1"))?;
-    Ok((url, from))
-}
-
-/// The first key of the account, and the words for where it comes from.
-fn key(account: &Account, args: &DoctorArgs) -> (Option<Secret>, String) {
-    let from_env = |variable: &str| {
-        let key = std::env::var_os(variable).map(|key| key.to_string_lossy().trim().to_owned());
-        (key.filter(|key| !key.is_empty()).map(Secret::from), variable.to_owned())
-    };
-    match (&args.api_key_env, account.keys.first()) {
-        (Some(variable), _) | (None, Some(Key::Env(variable))) => from_env(variable),
-        (None, Some(Key::Value(secret))) => (Some(secret.clone()), "the configuration's key".to_owned()),
-        (None, None) => from_env(account.provider.key_env()),
     }
 }
 

@@ -8,6 +8,7 @@ mod check;
 mod console;
 mod input;
 mod journal;
+mod memory;
 mod metrics;
 mod output;
 mod progress;
@@ -32,12 +33,13 @@ use tollgate::{Scheduler, tokens};
 use self::check::{Check, Checked};
 use self::console::Console;
 use self::input::Input;
+use self::memory::Memory;
 use self::metrics::Metrics;
 use self::output::{Output, Writer};
 use self::report::{Report, ReportFile};
 use self::result::Mask;
 use self::settings::{MockSettings, Settings, Talk, checker, with_address};
-pub(crate) use self::settings::{is_loopback, provider_at};
+pub(crate) use self::settings::{NO_SECRET, is_loopback, provider_at};
 use self::tally::Tally;
 use self::work::Job;
 use crate::Exit;
@@ -60,6 +62,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<Exit> {
         Some(address) => Some(Metrics::listen(address).await?),
         None => None,
     };
+    let (memory, learned) = settings.learned.clone().map(Memory::open).transpose()?.unzip();
     let input = Input::open(&settings.from)?;
     let sizes = checker(&settings.config)?;
     let (output, mut known) = Output::open(&settings.to, input.path(), settings.retry_failed)?;
@@ -102,7 +105,8 @@ pub(crate) async fn run(args: RunArgs) -> Result<Exit> {
         // Loading a vocabulary takes a part of a second, which the first request need not wait for.
         tokens::warm_up(&queue.model);
     }
-    let config = with_address(&settings.config, mock.as_ref().map(Mock::url));
+    let mut config = with_address(&settings.config, mock.as_ref().map(Mock::url));
+    config.learned = learned.unwrap_or_default();
     let job = Arc::new(Job {
         scheduler: Scheduler::from_config(config).context("the settings do not fit together")?,
         shape: settings.shape.clone(),
@@ -110,6 +114,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<Exit> {
         mask: Mask::new(settings.secrets.clone()),
         stop,
         console,
+        memory,
         tally: Tally::default(),
         began: Instant::now(),
         uncertain,
@@ -139,10 +144,13 @@ async fn finish(
     let writer = job.output.writer(&job.stop).context("cannot start to write")?;
     let progress = tokio::spawn(progress::watch(job.clone(), checked.rows));
     let draining = tokio::spawn(tell_of_stop(job.clone()));
+    let keeping = tokio::spawn(memory::watch(job.clone()));
     let worked = work::run(&job, &input, queues, settings.max_concurrent, writer.sender()).await;
     let elapsed = job.began.elapsed();
     progress.abort();
     draining.abort();
+    keeping.abort();
+    job.keep_learned();
     let written = written(writer, &job.stop).await;
     // A second Ctrl-C does not wait for the disk.
     if job.stop.level() < Level::Now {
@@ -269,7 +277,8 @@ fn introduce(console: &Console, settings: &Settings, checked: &Checked, output: 
 async fn start_mock(mock: MockSettings, sizes: &Scheduler, checked: &Checked) -> Result<Mock> {
     let MockSettings { mut config, shapes } = mock;
     for queue in &checked.queues {
-        let mut limits = enforced(sizes.lane_of(&queue.model).status.gates.iter().map(|gate| gate.limit));
+        let gates = sizes.lane_of(&queue.model).status.gates;
+        let mut limits = enforced(gates.iter().map(|gate| gate.limit), config.dialect);
         reshape(&mut limits.shapes, &shapes);
         config.models.insert(queue.model.clone(), limits);
     }

@@ -9,13 +9,14 @@ use anyhow::{Context, Result};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use tempfile::NamedTempFile;
-use tollgate::engine::{Predictions, Source};
+use tollgate::engine::Predictions;
 use tollgate::mock::Stats;
-use tollgate::{CacheStats, EndpointSnapshot, LaneSnapshot, Snapshot};
+use tollgate::providers::Rule;
+use tollgate::{CacheStats, EndpointSnapshot, LaneSnapshot, Shape, Snapshot};
 
 use super::check::Checked;
 use super::work::Job;
-use crate::show;
+use crate::{known, show};
 
 /// The figures of a run.
 #[derive(Debug, Serialize)]
@@ -108,6 +109,14 @@ struct LimitUse {
     limit: String,
     amount: u64,
     window_s: f64,
+    /// How it may be enforced; one shape where that is known.
+    shapes: Vec<Shape>,
+    /// The slices that it may be cut into besides.
+    suspected: Vec<Shape>,
+    /// What a request may be charged; one rule where that is known.
+    rules: Vec<Rule>,
+    /// Both in words, as the table has them.
+    enforced: String,
     /// Where the number is from: `configured`, `header`, or a tier with its date.
     source: String,
     /// What was charged, less what was given back.
@@ -128,12 +137,15 @@ impl LimitUse {
                 limit: gate.limit.name(),
                 amount: gate.limit.amount,
                 window_s: window,
-                source: match &gate.source {
-                    Source::Tier { tier, as_of } => format!("{tier} of {as_of}"),
-                    Source::Configured => "configured".to_owned(),
-                    Source::Header => "header".to_owned(),
-                    _ => "unknown".to_owned(),
-                },
+                shapes: gate.shapes.clone(),
+                suspected: gate.suspected.clone(),
+                rules: gate.rules.clone(),
+                enforced: [Some(known::shape(gate)), known::rule(gate)]
+                    .into_iter()
+                    .flatten()
+                    .collect::<Vec<_>>()
+                    .join(", "),
+                source: known::source(&gate.source),
                 spent: gate.spent,
                 r#use: (spent / (amount * (1.0 + lane.status.span.as_secs_f64() / window))).min(1.0),
                 lower_bound_s: ((spent - amount) * window / amount).max(0.0),
@@ -253,7 +265,7 @@ impl Report {
         }
         let mut limits = Table::new();
         limits.load_preset(presets::UTF8_BORDERS_ONLY);
-        limits.set_header(["limit of", "", "amount", "spent", "use", "source"]);
+        limits.set_header(["limit of", "", "amount", "spent", "use", "enforced", "source"]);
         for limit in &self.limits {
             limits.add_row([
                 limit.pool.clone(),
@@ -261,6 +273,7 @@ impl Report {
                 show::count(limit.amount),
                 show::count(limit.spent),
                 show::share(limit.r#use),
+                limit.enforced.clone(),
                 limit.source.clone(),
             ]);
         }

@@ -9,7 +9,9 @@ use tollgate::mock::{Latency, MockConfig};
 use tollgate::{Account, Config, Key, Limits, Provider, Secret, Tier};
 
 use super::row::Shape;
-use crate::args::{CacheArgs, LimitArgs, MockedArgs, RowArgs, RunArgs, ShapeOf, TalkArgs, TargetArgs, Uncertain};
+use crate::args::{
+    CacheArgs, LimitArgs, MockedArgs, RowArgs, RunArgs, ShapeOf, TalkArgs, TargetArgs, Uncertain, shapes_over,
+};
 use crate::mock::{rule, stamp};
 use crate::show;
 
@@ -24,7 +26,7 @@ const MOST_AT_ONCE: u64 = 2048;
 const OTHER_FILES: u64 = 96;
 
 /// Sent where a server on this machine wants to see some key and none is set.
-const NO_SECRET: &str = "none";
+pub(crate) const NO_SECRET: &str = "none";
 
 /// A key shorter than this is no secret, and hiding it would tear words apart.
 const SHORTEST_SECRET: usize = 8;
@@ -68,6 +70,8 @@ pub(crate) struct Settings {
     pub(crate) report: Option<PathBuf>,
     /// Where to serve metrics.
     pub(crate) metrics: Option<SocketAddr>,
+    /// Where what is found out about limits is kept.
+    pub(crate) learned: Option<PathBuf>,
     pub(crate) shape: Shape,
     pub(crate) skip_invalid: bool,
     pub(crate) retry_failed: bool,
@@ -115,9 +119,13 @@ impl Settings {
             let latency = mock_latency.unwrap_or(Duration::from_millis(800));
             let latency = if latency.is_zero() { Latency::default() } else { Latency::about(latency) };
             let (charge, headers) = (rule(mock_charge), stamp(mock_headers));
-            let config = MockConfig { latency, seed, settle, charge, headers, changes, ..MockConfig::default() };
+            let dialect = first(&config).provider;
+            let config =
+                MockConfig { dialect, latency, seed, settle, charge, headers, changes, ..MockConfig::default() };
             MockSettings { config, shapes }
         });
+        // What an imitation shows must not be taken for the provider's, so that it needs a file of its own.
+        let learned = limits.learned.clone().or_else(|| config.learned_file.clone().filter(|_| !target.mock));
         let account = first(&config);
         let limited = account.tier.is_some() || account.limits != Limits::default() || !account.models.is_empty();
         if mock.is_none() && !limited && !limits.unlimited {
@@ -133,12 +141,16 @@ impl Settings {
             (_, true) => Talk::Verbose,
             _ => Talk::Normal,
         };
+        // The mock serves the paths of OpenAI's API, which Anthropic serves besides its own.
+        let common = mock.is_some() && account.provider == Provider::Anthropic;
+        let endpoint = endpoint.or_else(|| common.then(|| "/chat/completions".to_owned()));
         let shape = Shape { endpoint: endpoint.as_deref().map(path_of).transpose()?, provider: account.provider };
         Ok(Self {
             from,
             to,
             report,
             metrics,
+            learned,
             shape,
             skip_invalid,
             retry_failed,
@@ -240,11 +252,11 @@ fn set_limits(account: &mut Account, target: &TargetArgs, limits: &LimitArgs) {
         account.tier = Some(tier.parse::<u32>().map_or_else(|_| Tier::from(tier.as_str()), Tier::from));
     }
     limits.amounts.over(&mut account.limits);
-    limits.shapes_over(&mut account.limits);
+    shapes_over(&limits.shape, &mut account.limits);
     // What was typed holds for every model, also for those that the file knows better.
     for own in account.models.values_mut() {
         limits.amounts.over(own);
-        limits.shapes_over(own);
+        shapes_over(&limits.shape, own);
     }
     let said = limits.tier.is_some() || limits.amounts.any() || limits.unlimited || target.config.is_some();
     if target.mock && !said {

@@ -20,6 +20,7 @@ use tollgate::{Attempt, Error, Lookup, Reply, Request, Scheduler, Target};
 use super::check::{Place, Queue};
 use super::console::Console;
 use super::input::{Input, Places};
+use super::memory::Memory;
 use super::output::Output;
 use super::result::{Answer, Mask, Outcome, json, line};
 use super::row::{Id, Row, Shape};
@@ -41,6 +42,8 @@ pub(crate) struct Job {
     pub(crate) mask: Mask,
     pub(crate) stop: Stop,
     pub(crate) console: Console,
+    /// Where what is found out about limits is kept.
+    pub(crate) memory: Option<Memory>,
     pub(crate) tally: Tally,
     pub(crate) began: Instant,
     /// Rows that were sent by an earlier run and have no result.
@@ -55,6 +58,13 @@ impl Job {
     /// Rows without a result so far.
     pub(crate) fn left(&self) -> u64 {
         self.left.iter().map(|(_, left)| left.load(Relaxed)).sum()
+    }
+
+    /// Keeps what was found out about limits. A failure costs a warning and no row.
+    pub(crate) fn keep_learned(&self) {
+        if let Some(Err(error)) = self.memory.as_ref().map(|memory| memory.keep(&self.scheduler)) {
+            self.console.say(&format!("warning: {error:#}"));
+        }
     }
 
     /// One row, from its line to its result. `false`: it was left for a later run.
