@@ -19,6 +19,7 @@ mod refill;
 mod retry;
 mod rotation;
 mod route;
+mod sent;
 mod sight;
 mod window;
 

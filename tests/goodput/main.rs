@@ -16,3 +16,4 @@ mod score;
 mod workload;
 
 mod figures;
+mod truth;

@@ -11,6 +11,8 @@ mod events;
 mod fallback;
 mod floors;
 mod lane;
+#[cfg(feature = "mock")]
+mod learning;
 mod licences;
 mod outage;
 #[cfg(all(feature = "client", feature = "mock"))]
