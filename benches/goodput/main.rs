@@ -51,7 +51,7 @@ fn main() {
     table::print_heading();
     let mut played = Vec::new();
     for row in &rows {
-        let scores = options.seeds.clone().map(|seed| ours(row, seed, options.trace)).collect();
+        let scores = options.seeds.clone().map(|seed| ours::score(row, seed, options.trace)).collect();
         let one = Played { row: row.clone(), scores };
         table::print_row(&one);
         played.push(one);
@@ -80,19 +80,6 @@ fn main() {
         );
         std::fs::write(path, picture::draw(&title, tpm, &games)).unwrap();
     }
-}
-
-/// What our own game was worth.
-fn ours(row: &Row, seed: u64, trace: bool) -> Score {
-    if trace {
-        eprintln!("{}, seed {seed}", row.name);
-    }
-    let requests = row.load.requests(seed);
-    let mut client = Ours::new(row, &requests, seed);
-    let game = play(row, &requests, seed, &mut client, trace);
-    let mut score = Score::new(row, seed, &requests, &game, &client.errors);
-    score.lost = score.lost.max(client.lost);
-    score
 }
 
 fn compare(row: &Row, options: &Options) -> Compared {

@@ -5,14 +5,28 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::time::{Duration, Instant, SystemTime};
 
 use tollgate::engine::{
-    Ask, Backoff, End, Gates, Grant, Machine, Offer, Source, Submitted, Ticket, Wake, Wish, choose,
+    Ask, Backoff, End, Gates, Grant, LaneStatus, Machine, Offer, Source, Submitted, Ticket, Wake, Wish, choose,
 };
 use tollgate::providers::{self, LimitHit, Retry};
 use tollgate::{Charge, Config, Provider};
 
-use super::play::{Answer, Client, Send};
+use super::play::{Answer, Client, Send, play};
 use super::rows::Row;
+use super::score::Score;
 use super::workload::Request;
+
+/// What our own game is worth.
+pub(crate) fn score(row: &Row, seed: u64, trace: bool) -> Score {
+    if trace {
+        eprintln!("{}, seed {seed}", row.name);
+    }
+    let requests = row.load.requests(seed);
+    let mut client = Ours::new(row, &requests, seed);
+    let game = play(row, &requests, seed, &mut client, trace);
+    let mut score = Score::new(row, seed, &requests, &game, &client.errors);
+    score.lost = score.lost.max(client.lost);
+    score
+}
 
 pub(crate) struct Ours {
     start: Instant,
@@ -74,6 +88,12 @@ impl Ours {
             errors: Vec::new(),
             lost: 0,
         }
+    }
+
+    /// The lanes as they stand.
+    pub(crate) fn lanes(&mut self, now: Duration) -> impl Iterator<Item = LaneStatus> {
+        let at = self.start + now;
+        self.lanes.iter_mut().map(move |lane| lane.status(at))
     }
 
     /// One attempt takes its place.
@@ -195,8 +215,7 @@ impl Client for Ours {
     }
 
     fn beliefs(&mut self, now: Duration) -> String {
-        let lane = |lane: &mut Machine<usize>| {
-            let status = lane.status(self.start + now);
+        let lane = |status: LaneStatus| {
             let gates = status.gates.iter().map(|gate| {
                 let blocked = gate.blocked_for.map_or(String::new(), |wait| format!(", blocked for {wait:.3?}"));
                 format!("{} left of {} ({:?} {:?}{blocked})", gate.left, gate.limit, gate.shapes, gate.rules)
@@ -204,6 +223,6 @@ impl Client for Ours {
             let gates: Vec<_> = gates.collect();
             format!("{}; {} under way, {} wait", gates.join(", "), status.in_flight, status.waiting)
         };
-        self.lanes.iter_mut().map(lane).collect::<Vec<_>>().join(" | ")
+        self.lanes(now).map(lane).collect::<Vec<_>>().join(" | ")
     }
 }

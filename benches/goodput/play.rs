@@ -179,7 +179,7 @@ impl World<'_> {
             Ok(admitted) => {
                 self.ways[way].admitted = Some((admitted, standing, self.game.admissions.len()));
                 self.game.admissions.push(Admission { at: now, request, tokens: admitted.tokens });
-                let processing = Duration::from_secs_f64(lognormal(&mut self.luck, 0.8, 0.35));
+                let processing = Duration::from_secs_f64(lognormal(&mut self.luck, self.row.latency, 0.35));
                 self.plan(now + processing, Event::Completion(way));
             }
             Err(refusal) => {

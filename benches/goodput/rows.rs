@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use tollgate::mock::{Book, ChargeRule, LimitChange, MockConfig, MockLimits, MockShapes, Stamp};
+use tollgate::mock::{Book, ChargeRule, Count, LimitChange, MockConfig, MockLimits, MockShapes, Stamp};
 use tollgate::{Limit, Provider, Shape};
 
 use super::bound::Truth;
@@ -19,12 +19,15 @@ pub(crate) struct Row {
     pub(crate) rpm_shape: Shape,
     pub(crate) tpm_shape: Shape,
     pub(crate) charge: ChargeRule,
+    pub(crate) count: Count,
     pub(crate) settle: bool,
     pub(crate) stamp: Stamp,
     /// The limits become half of what they were at this time.
     pub(crate) halves_at: Option<Duration>,
     /// Somebody else takes a third of the account from the first minute's end to the second's.
     pub(crate) neighbour: bool,
+    /// How long an answer takes on average, in seconds.
+    pub(crate) latency: f64,
     pub(crate) told: Told,
     pub(crate) target: Target,
 }
@@ -60,7 +63,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 impl Row {
     /// The first row of the table, from which the others differ.
-    fn new(name: impl Into<String>, refused: usize, ratio: f64) -> Self {
+    pub(crate) fn new(name: impl Into<String>, refused: usize, ratio: f64) -> Self {
         Self {
             name: name.into(),
             load: Load::default(),
@@ -68,21 +71,23 @@ impl Row {
             rpm_shape: Shape::Refill,
             tpm_shape: Shape::Refill,
             charge: ChargeRule::InputPlusCap,
+            count: Count::Characters,
             settle: false,
             stamp: Stamp::Completion,
             halves_at: None,
             neighbour: false,
+            latency: 0.8,
             told: Told { provider: Provider::Openai, limits: true, shapes: false },
             target: Target::Time { refused, ratio },
         }
     }
 
-    fn shaped(self, shape: Shape) -> Self {
+    pub(crate) fn shaped(self, shape: Shape) -> Self {
         Self { rpm_shape: shape, tpm_shape: shape, ..self }
     }
 
     /// Of a server of which nothing is known, with these shapes configured or not.
-    fn compatible(self, shapes: bool) -> Self {
+    pub(crate) fn compatible(self, shapes: bool) -> Self {
         Self { told: Told { provider: Provider::Compatible, shapes, ..self.told }, ..self }
     }
 
@@ -98,6 +103,7 @@ impl Row {
             Book::new(&MockConfig {
                 limits: MockLimits { rpm: Some(*rpm), tpm: Some(*tpm), shapes, ..MockLimits::default() },
                 charge: self.charge,
+                count: self.count,
                 predicted_output: 0, // the output of requests without a cap is charged when it is known
                 settle: self.settle,
                 phase: Some(self.phase(seed)),

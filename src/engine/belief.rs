@@ -323,6 +323,13 @@ impl Belief {
         }
     }
 
+    /// How much of what was used at `since` is used no more at `now`, at least and at most.
+    pub(super) fn gone_since(&mut self, since: Instant, now: Instant) -> (u64, u64) {
+        let whole = self.hypotheses.iter_mut().filter(|h| !h.alive.is_empty() && h.test.is_none());
+        let gone = whole.map(|hypothesis| hypothesis.book.gone_since(since, now));
+        gone.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap_or_default()
+    }
+
     /// What the count of requests says of how many the server had not seen, by each living shape.
     pub(super) fn unseen(&mut self, sight: &Sight) -> Vec<(Shape, (u64, u64))> {
         let living = self.hypotheses.iter_mut().filter(|hypothesis| !hypothesis.alive.is_empty());
@@ -338,7 +345,7 @@ impl Belief {
             let Some(rule) = hypothesis.alive.iter().next() else { continue };
             let doubtful = hypothesis.doubtful(doubtful, unseen);
             match &mut hypothesis.book {
-                Book::Refill(book) => book.tighten(sight.used, sight.latest),
+                Book::Refill(book) => book.tighten(sight.used, doubtful.given_back, sight.latest),
                 Book::Window(book) if !matches!(hypothesis.shape, Shape::Slice(_)) => {
                     book.note_others(rule, sight, &doubtful.by(rule));
                 }
@@ -353,7 +360,7 @@ impl Belief {
             let Some(rule) = hypothesis.alive.iter().next() else { continue };
             let doubtful = hypothesis.doubtful(doubtful, unseen);
             match &mut hypothesis.book {
-                Book::Refill(book) => book.tighten(sight.used, sight.latest),
+                Book::Refill(book) => book.tighten(sight.used, doubtful.given_back, sight.earliest),
                 Book::Window(book) if book.has_others() => book.note_others(rule, sight, &doubtful.by(rule)),
                 Book::Window(book) if hypothesis.shape == Shape::Fixed => {
                     book.note_straddling(hypothesis.alive, sight, |rule| doubtful.by(rule));
@@ -529,7 +536,8 @@ impl Hypothesis {
         let same = unseen.iter().find(|(shape, _)| *shape == self.shape).map(|(_, bounds)| *bounds);
         let all = unseen.iter().map(|(_, bounds)| *bounds).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
         let (least, most) = same.or(all).unwrap_or(doubtful.unseen);
-        Doubtful { unseen: (least.min(doubtful.requests), most.min(doubtful.unseen.1)), ..*doubtful }
+        let all = doubtful.unseen.1;
+        Doubtful { unseen: (least.min(all), most.min(all)), ..*doubtful }
     }
 
     /// Counts one verdict; answers whether the rule is dead by it.

@@ -106,6 +106,18 @@ impl Book {
         }
     }
 
+    /// How much of what was used at `since` is used no more at `now`, at least and at most, by the dearest rule.
+    pub(super) fn gone_since(&mut self, since: Instant, now: Instant) -> (u64, u64) {
+        match self {
+            Book::Refill(book) => {
+                let refilled = book.refilled_in(now.saturating_duration_since(since));
+                (refilled, refilled)
+            }
+            Book::Window(book) => (0, book.left_since(since, now)),
+            Book::Gauge { .. } => (0, u64::MAX),
+        }
+    }
+
     pub(super) fn full_at(&mut self, rule: Rule, now: Instant) -> Instant {
         match self {
             Book::Refill(book) => book.full_at(rule, now),

@@ -195,6 +195,11 @@ impl Bucket {
         units.div_ceil(self.unit)
     }
 
+    /// The tokens that refill in `time`, rounded down.
+    pub(super) fn refill(&self, time: Duration) -> u64 {
+        self.units(time.as_nanos()) / self.unit
+    }
+
     /// The time in which `n` tokens refill.
     pub(super) fn time_for(&self, n: u64) -> Duration {
         self.time(self.in_units(n))

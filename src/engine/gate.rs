@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::belief::Belief;
 use super::bucket::Bucket;
+use super::paid::Paid;
 use super::sight::{Doubtful, Sight};
 use super::toll::Toll;
 use crate::cost::{Charge, DAY, Dimension, Limit, MINUTE, Shape};
@@ -190,6 +191,13 @@ impl Gate {
         self.belief.charge(&toll.by_rule(self.limit.dimension), now)
     }
 
+    /// Takes what was sent before the gate was made by the headers of an answer to one of these.
+    pub(super) fn take_over(&mut self, unanswered: &Paid, sent: Instant) {
+        let amounts = unanswered.by_rule(self.limit.dimension);
+        self.spent = self.spent.saturating_add(amounts[Rule::LargerPlusCap]);
+        self.belief.charge(&amounts, sent);
+    }
+
     /// When `charge` fits, if nothing else happens. A charge larger than the limit stands for a queue of smaller ones.
     pub(super) fn ready_at(&mut self, charge: &Charge, now: Instant) -> Instant {
         let n = charge.get(self.limit.dimension);
@@ -260,6 +268,11 @@ impl Gate {
     /// What its numbers say of how many requests the server had not seen; see [`Belief::unseen`].
     pub(super) fn unseen(&mut self, sight: &Sight) -> Vec<(Shape, (u64, u64))> {
         self.belief.unseen(sight)
+    }
+
+    /// How much of what was used at `since` is used no more at `now`, at least and at most.
+    pub(super) fn gone_since(&mut self, since: Instant, now: Instant) -> (u64, u64) {
+        self.belief.gone_since(since, now)
     }
 
     /// How many requests the books hold, by the hypothesis that binds.

@@ -60,8 +60,7 @@ pub struct Overdrawn(u64);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Around {
     pub(super) sent: Instant,
-    /// Requests granted after it.
-    pub(super) after: u64,
+    pub(super) later: Later,
     /// Those that had not been answered when it was granted, and those granted since: the server may have seen them or not.
     pub(super) unanswered: Paid,
     /// What was given back since it was granted.
@@ -72,6 +71,17 @@ pub(super) struct Around {
     pub(super) refused: u64,
     /// Nothing is under way any more.
     pub(super) idle: bool,
+}
+
+/// Requests sent after the one that was answered. Those of one moment reach the server in any order.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Later {
+    /// So much later that they surely reached the server after it.
+    pub(super) surely: u64,
+    /// They may have reached it after it, even if they were sent a little before.
+    pub(super) maybe: u64,
+    /// They may not have reached it when the answer was written.
+    pub(super) lately: u64,
 }
 
 /// When a server writes its numbers down: as it admits a request, or as it answers. Nobody says; the count of requests
@@ -85,6 +95,8 @@ struct Stamps {
 /// How long an answer is on its way at most, for all that is concluded from its numbers. Of requests nothing is concluded:
 /// those of a burst may wait for connections, or in the server's own queue, for seconds.
 const RETURN: Duration = Duration::from_secs(1);
+/// Requests of one moment reach the server in any order.
+pub(super) const TRANSIT: Duration = Duration::from_millis(250);
 
 impl Stamps {
     const SURE: i8 = 3;
@@ -99,17 +111,25 @@ impl Stamps {
         if self.at_completion() { (sent.max(now.checked_sub(RETURN).unwrap_or(sent)), now) } else { (sent, now) }
     }
 
-    /// The server has `seen` so many requests, the books hold `booked`, of which `after` were sent after this one.
-    fn learn(&mut self, seen: u64, booked: u64, after: u64) {
-        let (late, early) = (seen.abs_diff(booked), seen.abs_diff(booked.saturating_sub(after)));
-        // A window that has just ended makes the count small whatever it means.
-        if seen < after / 4 || late.min(early) > after / 4 {
-            return;
-        }
-        if late.saturating_mul(3) < early {
-            self.score = self.score.saturating_add(1).min(Self::SURE * 3);
-        } else if early.saturating_mul(3) < late {
-            self.score = self.score.saturating_sub(1).max(-Self::SURE * 3);
+    /// The server has `seen` so many requests, and the books hold `booked`. Of what was seen as the request was
+    /// admitted so much may be `gone` by now, at least and at most.
+    fn learn(&mut self, seen: u64, booked: u64, later: &Later, gone: (u64, u64)) {
+        let Later { surely, maybe, lately } = *later;
+        let near = surely.saturating_sub(lately) / 4;
+        let off = |seen: u64, least: u64, most: u64| least.saturating_sub(seen).max(seen.saturating_sub(most));
+        let vote = |gone| {
+            let early = off(seen.checked_sub(gone)?, booked.saturating_sub(maybe), booked.saturating_sub(surely));
+            let late = off(seen, booked.saturating_sub(lately), booked);
+            // A window that has just ended makes the count small whatever it means.
+            match (early <= near, late <= near) {
+                _ if seen < near => None,
+                (false, true) if early > 2 * near => Some(1),
+                (true, false) if late > 2 * near => Some(-1),
+                _ => None,
+            }
+        };
+        if let Some(step) = vote(gone.0).filter(|step| vote(gone.1) == Some(*step)) {
+            self.score = (self.score + step).clamp(-Self::SURE * 3, Self::SURE * 3);
         }
     }
 }
@@ -255,13 +275,19 @@ impl Gates {
     /// the server's is another, and makes a new gate where nobody configured one.
     pub(super) fn read(&mut self, readings: &[Reading], around: &Around, now: Instant) {
         let mut unseen = Vec::new();
+        // The last answer to come back is rarely the last that was admitted: stamped then, it knows nothing of the others.
+        let idle = around.idle && (around.unanswered.requests <= 1 || self.stamps.at_completion());
         // Requests first: their count tells which of the others' tokens the server had seen.
         let (requests, others): (Vec<_>, Vec<_>) =
             readings.iter().partition(|reading| reading.dimension == Dimension::Requests);
         for reading in requests.into_iter().chain(others) {
             let known = self.gates.len();
-            let Some(index) = self.gate_of(reading, now) else { continue };
+            // A gate that it makes has been there since the request was sent.
+            let Some(index) = self.gate_of(reading, around.sent) else { continue };
             self.fed[reading.dimension as usize] = Some(index);
+            if index >= known {
+                self.gates[index].take_over(&around.unanswered, around.sent);
+            }
             let shown = self.gates[index].limit();
             if let Some(amount) = reading.limit.filter(|amount| self.gates[index].accepts(*amount)) {
                 self.gates[index].resize(Limit { amount, ..shown }, Source::Header, now);
@@ -272,18 +298,17 @@ impl Gates {
             let Some(mut sight) = gate.sight(reading, (around.sent, now.max(around.sent)), written) else { continue };
             if shown.dimension == Dimension::Requests {
                 sight.noise += around.refused;
-                if around.after >= 8.max(shown.amount / 20) {
-                    self.stamps.learn(sight.used, gate.used(now), around.after);
+                // Too few in between could be anything.
+                if around.later.surely.saturating_sub(around.later.lately) >= 8.max(shown.amount / 20) {
+                    let gone = gate.gone_since(around.sent, now);
+                    self.stamps.learn(sight.used, gate.used(now), &around.later, gone);
                 }
                 unseen = gate.unseen(&sight);
             }
-            // The server's number is the truth where it can hold everything: nothing is under way any more, and it was
-            // written down last, or there was nothing else.
-            let whole = around.idle && (self.stamps.at_completion() || around.unanswered.requests <= 1);
             let doubtful = self.doubtful(shown.dimension, around);
             let of_requests: &[_] = if shown.dimension == Dimension::Requests { &[] } else { &unseen };
             let before = self.gates[index].limit();
-            self.gates[index].read(reading, &sight, &doubtful, of_requests, whole, now);
+            self.gates[index].read(reading, &sight, &doubtful, of_requests, idle, now);
             // It may have found another window.
             self.note(Some(before), index);
         }
@@ -296,7 +321,8 @@ impl Gates {
         Doubtful {
             requests: around.unanswered.requests,
             amounts: undone,
-            unseen: (0, around.unanswered.requests),
+            // The one that was answered it has seen.
+            unseen: (0, around.unanswered.requests.saturating_sub(1)),
             deviation: if dimension == Dimension::Requests { 0.0 } else { around.deviation },
             undone: (undone[Rule::Usage], if dimension == Dimension::Tokens { undone[Rule::Tokens] } else { 0 }),
             given_back: around.given_back.get(dimension),
@@ -383,7 +409,7 @@ impl Gates {
     /// The gate that `reading` speaks of: by its window where the header tells that, else by its number, else by the
     /// window that is computed from it, else the one that the same header was read for before. A limit that nobody
     /// configured becomes a gate.
-    fn gate_of(&mut self, reading: &Reading, now: Instant) -> Option<usize> {
+    fn gate_of(&mut self, reading: &Reading, since: Instant) -> Option<usize> {
         let amount = reading.limit?;
         let of_dimension = |gate: &Gate| gate.limit().dimension == reading.dimension;
         let position = |gates: &[Gate], fits: &dyn Fn(Limit) -> bool| {
@@ -394,7 +420,7 @@ impl Gates {
             let found = position(&self.gates, &|limit| limit.window == window);
             return found.or_else(|| {
                 let limit = Limit::new(reading.dimension, amount, window);
-                (amount > 0).then(|| self.set_one(limit, Source::Header, now))
+                (amount > 0).then(|| self.set_one(limit, Source::Header, since))
             });
         }
         let found = position(&self.gates, &|limit| limit.amount == amount && Some(limit.window) == computed)
@@ -414,7 +440,7 @@ impl Gates {
             return None;
         }
         let limit = Limit::new(reading.dimension, amount, window);
-        let gate = self.new_gate(limit, Source::Header, now).tentative();
+        let gate = self.new_gate(limit, Source::Header, since).tentative();
         self.gates.push(gate);
         Some(self.gates.len() - 1)
     }
@@ -443,7 +469,7 @@ mod tests {
     fn around(now: Instant) -> Around {
         Around {
             sent: now,
-            after: 0,
+            later: Later::default(),
             unanswered: Paid::default(),
             given_back: Charge::default(),
             deviation: 0.0,
@@ -510,5 +536,34 @@ mod tests {
         let mut gates = self::gates(&[Limit::tpm(1_000)], now);
         gates.read(&[reading], &around(now), now);
         assert_eq!(gates.status(now)[0].limit, Limit::tpm(1_000));
+    }
+
+    #[test]
+    fn a_count_tells_when_numbers_are_written_only_by_what_was_surely_sent_in_between() {
+        let later = |surely, maybe, lately| Later { surely, maybe, lately };
+        let score = |seen, booked, later: Later, gone| {
+            let mut stamps = Stamps::default();
+            stamps.learn(seen, booked, &later, gone);
+            stamps.score
+        };
+        // Of 300 requests 100 were sent after this one.
+        assert_eq!(score(200, 300, later(100, 100, 0), (0, 0)), -1, "at admission");
+        assert_eq!(score(300, 300, later(100, 100, 0), (0, 0)), 1, "at completion");
+        assert_eq!(score(250, 300, later(100, 100, 0), (0, 0)), 0, "neither");
+        // A burst arrives in any order.
+        assert_eq!(score(300, 300, later(0, 200, 0), (0, 0)), 0);
+        // As many have refilled since it was admitted as were sent.
+        assert_eq!(score(300, 300, later(100, 100, 0), (100, 100)), 0);
+        assert_eq!(score(300, 300, later(100, 100, 0), (0, 100)), 0, "or may have");
+    }
+
+    #[test]
+    fn who_was_answered_was_seen() {
+        let now = Instant::now();
+        let gates = gates(&[Limit::tpm(1_000)], now);
+        let mut unanswered = Paid::default();
+        (0..3).for_each(|_| unanswered.add(&Charge::tokens(10, 10)));
+        let doubtful = gates.doubtful(Dimension::Tokens, &Around { unanswered, ..around(now) });
+        assert_eq!((doubtful.requests, doubtful.unseen), (3, (0, 2)));
     }
 }

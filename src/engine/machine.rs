@@ -11,13 +11,14 @@ use super::breaker::{Breaker, BreakerStatus};
 use super::ceiling::{Ceiling, CeilingStatus};
 use super::change::Change;
 use super::gate::{GateStatus, Source};
-use super::gates::{Around, Gates, Overdrawn};
+use super::gates::{self, Around, Gates, Later, Overdrawn};
 use super::paid::Paid;
 use super::places::Places;
 use super::predict::{Guess, Predictions, Predictors};
 use super::queue::{Entry, Place, Priority, Queue};
 use super::rate::Rate;
 use super::retry::RetryBudget;
+use super::sent::Sent;
 use super::tenant::Tenant;
 use crate::cost::{Charge, Limit};
 use crate::providers::{Class, Failure, Reading};
@@ -54,8 +55,6 @@ pub struct Grant {
     pub charge: Charge,
     /// When it was granted.
     pub at: Instant,
-    /// Requests granted before and with it.
-    requests: u64,
     /// Everything that had ended by then: whatever its answer shows, the provider had seen these.
     done: Paid,
     /// Everything that had been given back by then.
@@ -284,6 +283,7 @@ pub struct Machine<T> {
     granted: Paid,
     /// The part of it that has ended.
     done: Paid,
+    sent: Sent,
     /// When the last two marks were made, at least [`TRANSIT`] apart, and what had been granted before.
     marks: [(Instant, Paid); 2],
     /// What the requests under way were charged.
@@ -321,6 +321,7 @@ impl<T> Machine<T> {
             arrivals: 0,
             granted: Paid::default(),
             done: Paid::default(),
+            sent: Sent::default(),
             marks: [(now, Paid::default()); 2],
             under_way: Charge::default(),
             given_back: Charge::default(),
@@ -863,6 +864,7 @@ impl<T> Machine<T> {
         }
         self.admitted += 1;
         self.granted.add(&charge);
+        self.sent.count(now);
         self.under_way = self.under_way.plus(&charge);
         self.squares += (charge.tokens as f64).powi(2);
         self.first = self.first.or(Some(now));
@@ -871,7 +873,6 @@ impl<T> Machine<T> {
             charge,
             at: now,
             number,
-            requests: self.granted.requests,
             done: self.done,
             given_back: self.given_back,
             test,
@@ -890,9 +891,15 @@ impl<T> Machine<T> {
     fn around(&self, grant: &Grant, idle: bool, now: Instant) -> Around {
         let (refused, last) = self.refused;
         let lately = last.is_some_and(|last| now.saturating_duration_since(last) < REFUSALS);
+        let before = |at: Instant| at.checked_sub(gates::TRANSIT).unwrap_or(at);
+        let later = Later {
+            surely: self.sent.after(grant.at + gates::TRANSIT),
+            maybe: self.sent.after(before(grant.at)),
+            lately: self.sent.after(before(now)),
+        };
         Around {
             sent: grant.at,
-            after: self.granted.requests.saturating_sub(grant.requests),
+            later,
             unanswered: self.granted.minus(&grant.done),
             given_back: self.given_back.minus(&grant.given_back),
             deviation: self.granted.deviation(self.squares),

@@ -20,6 +20,7 @@ mod refill;
 mod retry;
 mod rotation;
 mod route;
+mod sent;
 mod sight;
 mod tenant;
 mod toll;

@@ -14,12 +14,15 @@ pub(super) struct Refill {
     tats: Amounts,
     /// The rules that may be asked for.
     rules: Rules,
+    /// When something was last charged that found a full bucket, on the bucket's clock: what a TAT gained by that is no
+    /// charge.
+    restarted: Amounts,
 }
 
 impl Refill {
     pub(super) fn new(amount: u64, window: Duration, rules: Rules, margin: Duration, now: Instant) -> Self {
         let bucket = Bucket::new(amount, window, now).with_margin(margin);
-        Self { tats: Amounts::all(bucket.tat()), bucket, rules }
+        Self { tats: Amounts::all(bucket.tat()), restarted: Amounts::default(), bucket, rules }
     }
 
     pub(super) fn fits(&mut self, amounts: &Amounts, rules: Rules, now: Instant) -> bool {
@@ -33,8 +36,11 @@ impl Refill {
     pub(super) fn charge(&mut self, amounts: &Amounts, now: Instant) {
         let clock = self.bucket.clock_up(now);
         for rule in self.rules.iter().filter(|rule| amounts[*rule] > 0) {
-            let tat = self.tats[rule].max(clock).saturating_add(self.bucket.in_units(amounts[rule]));
-            self.tats[rule] = self.bucket.bounded(tat);
+            let tat = self.tats[rule];
+            if tat < clock {
+                self.restarted[rule] = clock;
+            }
+            self.tats[rule] = self.bucket.bounded(tat.max(clock).saturating_add(self.bucket.in_units(amounts[rule])));
         }
     }
 
@@ -77,10 +83,11 @@ impl Refill {
         }
     }
 
-    /// Lowers every book to at least `used`, as it was at `at`.
-    pub(super) fn tighten(&mut self, used: u64, at: Instant) {
-        let tat = self.bucket.tat_of(used, at);
-        self.tats = self.tats.with(&Amounts::all(tat), u64::max);
+    /// Lowers every book to at least `used`, as it was at `at`; that of real usage to what is left of it after `given_back`.
+    pub(super) fn tighten(&mut self, used: u64, given_back: u64, at: Instant) {
+        let mut used = Amounts::all(used);
+        used[Rule::Usage] = used[Rule::Usage].saturating_sub(given_back);
+        self.tats = self.tats.with(&used, |tat, used| tat.max(self.bucket.tat_of(used, at)));
     }
 
     /// The provider's number is the truth: nothing is under way.
@@ -94,11 +101,16 @@ impl Refill {
             let used = self.used(rule, now);
             self.tats[rule] = if used > 0 { new.tat_of(used, now) } else { new.tat() };
         }
+        self.restarted = Amounts::all(new.clock_up(now));
         self.bucket = new;
     }
 
     pub(super) fn set_margin(&mut self, margin: Duration) {
         self.bucket.set_margin(margin);
+    }
+
+    pub(super) fn refilled_in(&self, time: Duration) -> u64 {
+        self.bucket.refill(time)
     }
 
     /// Theoretical arrival times are compared, since they do not age: the server's lies between that of its number at the
@@ -107,12 +119,17 @@ impl Refill {
         let noise = self.bucket.in_units(sight.noise);
         let units = |n: u64| self.bucket.in_units(n);
         let booked = self.tats[rule];
-        if self.bucket.tat_of(sight.used, sight.latest).saturating_add(noise)
-            < booked.saturating_sub(units(unseen.most))
+        if self.steady(rule, sight)
+            && self.bucket.tat_of(sight.used, sight.latest).saturating_add(noise)
+                < booked.saturating_sub(units(unseen.most))
         {
             Verdict::Over
         } else if self.bucket.tat_of(sight.used, sight.earliest)
-            > booked.saturating_sub(units(unseen.least)).max(self.bucket.clock_up(sight.latest)).saturating_add(noise)
+            > booked
+                .saturating_sub(units(unseen.least))
+                .saturating_add(units(unseen.beyond))
+                .max(self.bucket.clock_up(sight.latest))
+                .saturating_add(noise)
         {
             Verdict::Under
         } else {
@@ -124,7 +141,15 @@ impl Refill {
     pub(super) fn not_in(&self, rule: Rule, sight: &Sight) -> (u64, u64) {
         let booked = self.tats[rule];
         let missing = |at| self.bucket.tokens(booked.saturating_sub(self.bucket.tat_of(sight.used, at)));
-        (missing(sight.latest), missing(sight.earliest))
+        let least = if self.steady(rule, sight) { missing(sight.latest) } else { 0 };
+        // What is shown is rounded, and the server's clock is a little behind ours.
+        (least.saturating_sub(1), missing(sight.earliest).saturating_add(1))
+    }
+
+    /// Whether nothing was charged to a full bucket since the server's number was written down: only then does the book
+    /// differ from it by charges alone.
+    fn steady(&self, rule: Rule, sight: &Sight) -> bool {
+        self.restarted[rule] <= self.bucket.clock_up(sight.earliest)
     }
 
     /// Whether `reset` is the time until the bucket is full again, to within `tolerance`.
@@ -132,5 +157,94 @@ impl Refill {
         let full_in = self.bucket.time_for(used);
         let tolerance = tolerance + full_in / 32;
         full_in <= reset + tolerance && reset <= full_in + tolerance
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cost::MINUTE;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A bucket of one a second.
+    fn book(now: Instant) -> Refill {
+        Refill::new(60, MINUTE, Rules::ALL, Duration::ZERO, now)
+    }
+
+    fn sight(used: u64, earliest: Instant, latest: Instant) -> Sight {
+        Sight { used, noise: 0, reset: None, between: (earliest, latest), earliest, latest }
+    }
+
+    fn verdict(book: &Refill, rule: Rule, sight: &Sight, least: u64, most: u64) -> Verdict {
+        book.judge(rule, sight, &Unseen { least, most, beyond: 0 })
+    }
+
+    #[test]
+    fn a_number_fits_between_what_may_and_what_must_be_in_it_whenever_it_was_written() {
+        let now = Instant::now();
+        let mut book = book(now);
+        book.charge(&Amounts::all(30), now);
+        let judged = |used| verdict(&book, Rule::Tokens, &sight(used, now, now + 4 * SECOND), 2, 10);
+        assert_eq!([15, 16, 28, 29].map(judged), [Verdict::Over, Verdict::Fits, Verdict::Fits, Verdict::Under]);
+    }
+
+    #[test]
+    fn what_is_found_full_meanwhile_convicts_nobody() {
+        let now = Instant::now();
+        let mut book = book(now);
+        book.charge(&Amounts::all(2), now);
+        // It is full again after two seconds: what the arrival times differ by is eight seconds of rest and one request.
+        book.charge(&Amounts::all(1), now + 10 * SECOND);
+        let early = sight(2, now, now);
+        assert_eq!(verdict(&book, Rule::Tokens, &early, 0, 1), Verdict::Fits);
+        assert_eq!(book.not_in(Rule::Tokens, &early), (0, 10));
+        let late = sight(1, now + 10 * SECOND, now + 10 * SECOND);
+        assert_eq!(verdict(&book, Rule::Tokens, &late, 0, 0), Verdict::Fits);
+        assert_eq!(verdict(&book, Rule::Tokens, &sight(0, late.earliest, late.latest), 0, 0), Verdict::Over);
+    }
+
+    #[test]
+    fn an_old_number_takes_back_nothing_that_was_given_back_since() {
+        let now = Instant::now();
+        let mut book = book(now);
+        book.charge(&Amounts::all(30), now);
+        book.give_back(10, 0, now);
+        book.tighten(30, 10, now);
+        assert_eq!([Rule::Usage, Rule::Tokens].map(|rule| book.used(rule, now)), [20, 30]);
+        book.tighten(35, 0, now);
+        assert_eq!([Rule::Usage, Rule::Tokens].map(|rule| book.used(rule, now)), [35, 35], "somebody else's");
+    }
+
+    #[test]
+    fn what_may_still_be_on_its_way_is_not_given_back_twice() {
+        let now = Instant::now();
+        let mut book = book(now);
+        book.charge(&Amounts::all(30), now);
+        book.give_back(25, 12, now);
+        assert_eq!(book.used(Rule::Usage, now), 12, "a full bucket would have lost the rest");
+    }
+
+    #[test]
+    fn each_rule_has_its_own_books_and_the_dearest_decides() {
+        let now = Instant::now();
+        let mut book = book(now);
+        let mut amounts = Amounts::all(10);
+        amounts[Rule::LargerPlusCap] = 40;
+        book.charge(&amounts, now);
+        assert!(book.fits(&amounts, Rules::of(&[Rule::Tokens]), now));
+        assert!(!book.fits(&amounts, Rules::ALL, now));
+        assert_eq!(book.ready_at(&amounts, Rules::ALL, now), now + 20 * SECOND);
+    }
+
+    #[test]
+    fn another_size_keeps_what_is_missing_by_every_rule() {
+        let now = Instant::now();
+        let mut book = book(now);
+        book.charge(&Amounts::all(30), now);
+        book.give_back(10, 0, now);
+        book.resize(120, MINUTE, now);
+        assert_eq!([Rule::Usage, Rule::Tokens].map(|rule| book.used(rule, now)), [20, 30]);
+        assert_eq!(book.full_at(Rule::Tokens, now), now + 15 * SECOND);
     }
 }

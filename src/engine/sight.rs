@@ -36,6 +36,15 @@ impl Sight {
 pub(super) struct Unseen {
     pub(super) least: u64,
     pub(super) most: u64,
+    /// How much more than the book it may hold: what was given back here and, when it was written down, not yet there.
+    pub(super) beyond: u64,
+}
+
+impl Unseen {
+    /// The most that the server's number can hold of what is `booked`.
+    pub(super) fn at_most(&self, booked: u64) -> u64 {
+        booked.saturating_sub(self.least).saturating_add(self.beyond)
+    }
 }
 
 /// Requests of which it is not known whether the server had seen them when it wrote its number down.
@@ -68,9 +77,10 @@ impl Doubtful {
             |n: u64| (3.0 * self.deviation * (n as f64 * (all - n.min(all)) as f64 / all as f64).sqrt()) as u64;
         let low = mean(least).saturating_sub(spread(least));
         if rule == Rule::Usage {
-            return Unseen { least: low.saturating_sub(self.given_back), most: self.undone_at_most() };
+            let (least, beyond) = (low.saturating_sub(self.given_back), self.given_back.saturating_sub(low));
+            return Unseen { least, most: self.undone_at_most(), beyond };
         }
-        Unseen { least: low, most: mean(most).saturating_add(spread(most)).min(total) }
+        Unseen { least: low, most: mean(most).saturating_add(spread(most)).min(total), beyond: 0 }
     }
 }
 
@@ -94,4 +104,47 @@ pub(super) enum Verdict {
     Fits,
     /// The book holds less than the server does.
     Under,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn doubtful(unseen: (u64, u64)) -> Doubtful {
+        let (amounts, undone) = (Amounts::all(1_000), (800, 300));
+        Doubtful { requests: 10, amounts, unseen, deviation: 0.0, undone, given_back: 0 }
+    }
+
+    #[test]
+    fn the_part_that_was_not_seen_is_bounded_by_the_count_of_requests() {
+        let bounds = |doubtful: Doubtful| {
+            let Unseen { least, most, .. } = doubtful.by(Rule::TokensPlusCap);
+            (least, most)
+        };
+        assert_eq!(bounds(doubtful((0, 10))), (0, 1_000));
+        assert_eq!(bounds(doubtful((4, 6))), (400, 600), "requests of one size");
+        let (least, most) = bounds(Doubtful { deviation: 50.0, ..doubtful((5, 5)) });
+        assert!(least < 300 && most > 700, "requests of many: {least} {most}");
+        assert_eq!(bounds(Doubtful { deviation: 50.0, ..doubtful((10, 10)) }), (1_000, 1_000), "none can be swapped");
+    }
+
+    #[test]
+    fn what_was_given_back_since_may_be_in_the_number_and_not_in_the_book() {
+        let by_usage = |unseen, given_back| Doubtful { given_back, ..doubtful(unseen) }.by(Rule::Usage);
+        assert_eq!(by_usage((0, 10), 250).at_most(5_000), 5_250);
+        assert_eq!(by_usage((1, 10), 250).at_most(5_000), 5_150);
+        assert_eq!(by_usage((5, 10), 250).at_most(5_000), 4_750);
+    }
+
+    #[test]
+    fn of_what_was_seen_the_input_surely_counts() {
+        assert_eq!(doubtful((0, 10)).by(Rule::Usage).most, 800);
+        assert_eq!(doubtful((0, 4)).by(Rule::Usage).most, 800 - 180);
+    }
+
+    #[test]
+    fn a_reset_in_whole_seconds_is_believed_to_a_second() {
+        let [coarse, fine] = [Duration::from_secs(20), Duration::from_millis(20_001)].map(Sight::tolerance);
+        assert!(coarse > Duration::from_secs(1) && fine < Duration::from_millis(100));
+    }
 }

@@ -174,11 +174,20 @@ impl Window {
         let Some((surely, maybe)) = self.count(rule, sight) else { return Verdict::Fits };
         if sight.used.saturating_add(sight.noise) < surely.saturating_sub(unseen.most) {
             Verdict::Over
-        } else if sight.used > maybe.saturating_sub(unseen.least).saturating_add(sight.noise) {
+        } else if sight.used > unseen.at_most(maybe).saturating_add(sight.noise) {
             Verdict::Under
         } else {
             Verdict::Fits
         }
+    }
+
+    /// How much counted at `since` and may count at the server no more at `now`, by the dearest rule.
+    pub(super) fn left_since(&mut self, since: Instant, now: Instant) -> u64 {
+        self.advance(now);
+        let slots = self.log.iter().map(|slot| (self.leaves(slot.last), slot.amounts[Rule::LargerPlusCap]));
+        // Here it counts for a margin longer than there.
+        let left = slots.skip_while(|(at, _)| *at <= since).take_while(|(at, _)| *at <= now + self.margin);
+        left.fold(0, |sum, (_, amount)| sum.saturating_add(amount))
     }
 
     /// How many of the charges in the log the server's number does not hold, between which bounds.
@@ -219,7 +228,7 @@ impl Window {
     /// theirs, if our own part lies between `least` and `most`.
     pub(super) fn note_others(&mut self, rule: Rule, sight: &Sight, unseen: &Unseen) {
         let Some((surely, maybe)) = self.count(rule, sight) else { return };
-        let own = (surely.saturating_sub(unseen.most), maybe.saturating_sub(unseen.least));
+        let own = (surely.saturating_sub(unseen.most), unseen.at_most(maybe));
         let theirs = (
             sight.used.saturating_sub(own.1.saturating_add(sight.noise)),
             sight.used.saturating_sub(own.0.saturating_sub(sight.noise.min(own.0))),
@@ -399,4 +408,148 @@ impl Window {
 fn later(at: Instant, length: Duration, n: u64) -> Instant {
     let more = u32::try_from(n).ok().and_then(|n| length.checked_mul(n));
     more.and_then(|more| at.checked_add(more)).unwrap_or(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cost::MINUTE;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const MARGIN: Duration = Duration::from_millis(500);
+    const BY: Rules = Rules::of(&[Rule::LargerPlusCap]);
+
+    fn window(ends: Ends) -> Window {
+        Window::new(60, MINUTE, MARGIN, ends)
+    }
+
+    fn fits(window: &mut Window, n: u64, now: Instant) -> bool {
+        window.fits(&Amounts::all(n), BY, 0, now)
+    }
+
+    fn sight(used: u64, at: Instant) -> Sight {
+        Sight { used, noise: 0, reset: None, between: (at, at), earliest: at, latest: at }
+    }
+
+    #[test]
+    fn what_was_sent_counts_for_a_window_and_a_margin() {
+        let now = Instant::now();
+        let mut window = window(Ends::Sliding);
+        window.charge(&Amounts::all(60), now);
+        let ready = now + MINUTE + MARGIN;
+        assert_eq!(window.ready_at(&Amounts::all(1), BY, now), ready);
+        assert!(!fits(&mut window, 1, ready - Duration::from_nanos(1)) && fits(&mut window, 60, ready));
+    }
+
+    #[test]
+    fn an_unknown_end_is_a_sliding_window_and_a_known_one_a_new_window() {
+        let now = Instant::now();
+        let mut window = window(Ends::Fixed(None));
+        window.charge(&Amounts::all(60), now);
+        assert_eq!(window.ready_at(&Amounts::all(1), BY, now), now + MINUTE + MARGIN);
+        assert!(window.learn_end(now + 19 * SECOND, now + 20 * SECOND));
+        assert_eq!(window.ready_at(&Amounts::all(1), BY, now), now + 20 * SECOND);
+        assert!(fits(&mut window, 60, now + 20 * SECOND) && !fits(&mut window, 61, now + 20 * SECOND));
+    }
+
+    #[test]
+    fn what_is_sent_just_before_an_end_counts_in_the_next_window_too() {
+        let now = Instant::now();
+        let mut window = window(Ends::Fixed(Some((now + 20 * SECOND, now + 20 * SECOND))));
+        window.charge(&Amounts::all(10), now + 20 * SECOND - MARGIN / 4);
+        assert!(!fits(&mut window, 51, now + 20 * SECOND) && fits(&mut window, 50, now + 20 * SECOND));
+        assert!(fits(&mut window, 60, now + 80 * SECOND));
+    }
+
+    #[test]
+    fn ends_are_narrowed_by_every_header_and_kept_where_one_contradicts() {
+        let now = Instant::now();
+        let mut window = window(Ends::Fixed(None));
+        assert!(window.learn_end(now + 18 * SECOND, now + 22 * SECOND));
+        assert!(window.learn_end(now + 79 * SECOND, now + 83 * SECOND), "the next minute's");
+        assert_eq!(window.next_end(now), Some((now + 19 * SECOND, now + 22 * SECOND)));
+        assert!(!window.learn_end(now + 40 * SECOND, now + 41 * SECOND));
+        assert_eq!(window.next_end(now), Some((now + 19 * SECOND, now + 22 * SECOND)));
+        assert!(window.learn_end(now, now + 30 * SECOND), "so wide that it says nothing");
+        window.forget_ends();
+        assert_eq!(window.next_end(now), None);
+    }
+
+    #[test]
+    fn a_refund_gives_back_only_what_still_counts() {
+        let now = Instant::now();
+        let mut window = window(Ends::Sliding);
+        window.charge(&Amounts::all(40), now);
+        window.refund(&Amounts::all(50), now);
+        assert_eq!(window.used(Rule::Tokens, now), 0);
+        window.charge(&Amounts::all(40), now + SECOND);
+        window.charge(&Amounts::all(20), now + MINUTE);
+        window.refund(&Amounts::all(40), now + SECOND);
+        assert_eq!(window.used(Rule::Tokens, now + MINUTE), 20);
+        window.charge(&Amounts::all(10), now + MINUTE);
+        window.refund(&Amounts::all(10), now - SECOND);
+        assert_eq!(window.used(Rule::Tokens, now + MINUTE), 30);
+    }
+
+    #[test]
+    fn the_use_of_others_counts_until_the_window_is_over_and_moves_with_their_number() {
+        let now = Instant::now();
+        let mut window = window(Ends::Sliding);
+        window.charge(&Amounts::all(10), now);
+        window.note_others(Rule::Tokens, &sight(45, now), &Unseen::default());
+        assert_eq!(window.used(Rule::Tokens, now), 45);
+        assert!(!fits(&mut window, 16, now) && fits(&mut window, 15, now));
+        window.note_others(Rule::Tokens, &sight(15, now + SECOND), &Unseen::default());
+        assert_eq!(window.used(Rule::Tokens, now + SECOND), 15);
+        assert_eq!(window.used(Rule::Tokens, now + MINUTE + MARGIN), 0, "ours and theirs");
+    }
+
+    #[test]
+    fn a_number_written_while_a_window_may_have_ended_says_nothing() {
+        let now = Instant::now();
+        let end = now + 20 * SECOND;
+        let mut window = window(Ends::Fixed(Some((end, end))));
+        window.charge(&Amounts::all(30), now);
+        let mut judge = |used, earliest, latest| {
+            let sight = Sight { earliest, latest, ..sight(used, latest) };
+            window.judge(Rule::Tokens, &sight, &Unseen::default())
+        };
+        assert_eq!(judge(5, now, now + SECOND), Verdict::Over);
+        assert_eq!(judge(31, now, now + SECOND), Verdict::Under);
+        assert_eq!(judge(5, end - SECOND, end + SECOND), Verdict::Fits);
+    }
+
+    #[test]
+    fn what_has_left_since_an_instant_is_told_with_what_may_have_left_there_already() {
+        let now = Instant::now();
+        let mut window = window(Ends::Sliding);
+        (0..30).for_each(|second| window.charge(&Amounts::all(1), now + second * SECOND));
+        // Those of the seconds 0 to 9 have left, and the next ones are within a margin of it.
+        assert_eq!(window.left_since(now, now + MINUTE + 9 * SECOND + 2 * MARGIN), 11);
+        assert_eq!(window.left_since(now + MINUTE + 5 * SECOND, now + MINUTE + 9 * SECOND + 2 * MARGIN), 6);
+    }
+
+    proptest::proptest! {
+        /// Whatever is sent when it fits: an exact log of what the server sees, each request up to a margin late, holds no
+        /// more than the amount in any window.
+        #[test]
+        fn no_window_at_the_server_holds_more_than_the_amount(
+            requests in proptest::collection::vec((0u64..4_000, 1u64..60, 0u64..=500), 1..200),
+        ) {
+            let mut now = Instant::now();
+            let mut window = window(Ends::Sliding);
+            let mut seen = Vec::new();
+            for (gap, n, late) in requests {
+                now += Duration::from_millis(gap);
+                if fits(&mut window, n, now) {
+                    window.charge(&Amounts::all(n), now);
+                    seen.push((now + Duration::from_millis(late), n));
+                }
+            }
+            for (from, _) in &seen {
+                let inside = seen.iter().filter(|(at, _)| at >= from && *at < *from + MINUTE);
+                proptest::prop_assert!(inside.map(|(_, n)| n).sum::<u64>() <= 60);
+            }
+        }
+    }
 }

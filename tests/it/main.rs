@@ -14,6 +14,8 @@ mod fallback;
 mod floors;
 mod health;
 mod lane;
+#[cfg(feature = "mock")]
+mod learning;
 mod licences;
 #[cfg(feature = "metrics")]
 mod metrics;
