@@ -294,14 +294,20 @@ fn the_charge_rule_is_found_among_all_and_no_more_is_reserved_than_it_takes() {
 }
 
 #[test]
-fn a_refusal_that_nothing_explains_brings_back_what_was_ruled_out() {
+fn a_second_refusal_that_nothing_explains_brings_back_what_was_ruled_out() {
     let mut world = busy(ChargeRule::MaxOfInputAndCap, Count::Exact, false);
     world.pass(2 * SECOND); // so that it was no slice's
     let gate = world.tpm();
     assert!(gate.shapes == [Shape::Refill] && !gate.rules.contains(&Rule::LargerPlusCap), "{gate:?}");
-    let at = world.at();
-    world.lane.block(Some(&Limit::tpm(600_000)), None, &Charge::tokens(300, 300), SECOND, at);
-    let gate = world.tpm();
+    let refuse = |world: &mut World| {
+        let at = world.at();
+        world.lane.block(Some(&Limit::tpm(600_000)), None, &Charge::tokens(300, 300), SECOND, at);
+        world.tpm()
+    };
+    refuse(&mut world);
+    assert_eq!(refuse(&mut world).shapes, [Shape::Refill], "those of one volley may be a lock of a few seconds");
+    world.pass(2 * SECOND);
+    let gate = refuse(&mut world);
     assert_eq!(gate.shapes, [Shape::Refill, Shape::Sliding, Shape::Fixed]);
     assert_eq!(gate.rules, Rule::ALL, "until answers tell them apart again, the safe one is reserved");
     assert_eq!(gate.blocked_for, Some(SECOND));
