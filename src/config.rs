@@ -82,6 +82,8 @@ pub struct Config {
     /// How long it waits for a connection. Default 10 s.
     #[serde(with = "seconds")]
     pub connect_timeout: Duration,
+    /// What is watched, and who is told.
+    pub watch: crate::watch::WatchConfig,
     /// Which answers are kept (feature `cache`). Default: none.
     #[cfg(feature = "cache")]
     pub cache: Option<crate::cache::CacheConfig>,
@@ -104,6 +106,7 @@ impl Default for Config {
             timeout: Duration::from_secs(600),
             byte_timeout: Duration::from_secs(600),
             connect_timeout: Duration::from_secs(10),
+            watch: crate::watch::WatchConfig::default(),
             #[cfg(feature = "cache")]
             cache: None,
         }

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::account::AccountState;
 use crate::clock;
-use crate::engine::{Ask, Change, End, Forecast, Grant, Machine, Offer, Refusal, Submitted, Ticket, Wake};
+use crate::engine::{Ask, Change, End, Forecast, Grant, Machine, Offer, Refusal, Submitted, Ticket, Wake, Watch};
 use crate::permit::Held;
 use crate::providers::{Failure, LimitHit, Observation, Provider, Retry};
 
@@ -84,6 +84,7 @@ pub(crate) struct Lane {
 struct State {
     machine: LaneMachine,
     counters: Counters,
+    watch: Watch,
     /// Whether anybody ever waited who could go elsewhere.
     movable: bool,
     /// Those who could go elsewhere know that nothing goes here before this time.
@@ -115,6 +116,20 @@ pub struct Counters {
 impl State {
     fn is_idle(&self) -> bool {
         self.backing_off == 0 && self.machine.is_idle()
+    }
+
+    /// What changed since this was last asked, to be told when the lock is gone.
+    fn take_changes(&mut self) -> Vec<Change> {
+        let mut changes = self.machine.take_changes();
+        for change in &changes {
+            self.counters.outages += u64::from(matches!(change, Change::Opened { .. }));
+        }
+        // Whoever looks for a better lane, or waits for another attempt, still waits.
+        changes.extend(self.watch.queue(self.machine.waiting() + self.backing_off));
+        if self.machine.gates().has_day_limit() {
+            self.watch.day_limits(&mut self.machine, clock::now(), &mut changes);
+        }
+        changes
     }
 }
 
@@ -152,10 +167,11 @@ impl Drop for BackingOff {
 }
 
 impl Lane {
-    pub(crate) fn new(account: Arc<AccountState>, pool: &str, machine: LaneMachine) -> Self {
+    pub(crate) fn new(account: Arc<AccountState>, pool: &str, machine: LaneMachine, watch: Watch) -> Self {
         let state = State {
             machine,
             counters: Counters::default(),
+            watch,
             movable: false,
             known_late_until: None,
             backing_off: 0,
@@ -194,10 +210,7 @@ impl Lane {
     /// Unlocks and wakes whoever may care: the driver, whatever it sleeps for, and those who wait for the lane to be idle.
     /// Whoever could go elsewhere looks again when the provider begins to fail or is back.
     fn release(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
-        let changes = state.machine.take_changes();
-        for change in &changes {
-            state.counters.outages += u64::from(matches!(change, Change::Opened { .. }));
-        }
+        let changes = state.take_changes();
         let (driven, idle) = (state.driven, state.draining && state.is_idle());
         drop(state);
         if driven {
@@ -206,6 +219,11 @@ impl Lane {
         if idle {
             self.idle.notify_waiters();
         }
+        self.tell(changes);
+    }
+
+    /// Never under the lock.
+    fn tell(self: &Arc<Self>, changes: Vec<Change>) {
         for change in changes {
             self.account.tell(&self.pool, change);
             match change {
@@ -403,7 +421,7 @@ impl Driver {
     async fn run(mut self) {
         let mut due = Vec::new();
         loop {
-            let wake_at = {
+            let (wake_at, changes) = {
                 let mut state = self.lane.lock();
                 let wake_at = state.machine.poll(clock::now(), &mut due);
                 // Until they have a place elsewhere, the lane is not idle.
@@ -413,7 +431,7 @@ impl Driver {
                     self.done = true;
                     break;
                 }
-                wake_at
+                (wake_at, if due.is_empty() { Vec::new() } else { state.take_changes() })
             };
             // Outside the lock: a permit that nobody receives drops here and locks again.
             let handed_out = !due.is_empty();
@@ -430,6 +448,7 @@ impl Driver {
                 };
                 drop(waiting.sender.send(answer));
             }
+            self.lane.tell(changes);
             if handed_out {
                 continue;
             }

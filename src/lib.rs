@@ -30,6 +30,7 @@ mod secret;
 mod stream;
 mod target;
 pub mod tokens;
+mod watch;
 
 pub use attempt::Attempt;
 #[cfg(feature = "cache")]
@@ -53,3 +54,4 @@ pub use secret::Secret;
 #[cfg(feature = "client")]
 pub use stream::ChatStream;
 pub use target::Target;
+pub use watch::WatchConfig;

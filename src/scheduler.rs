@@ -12,7 +12,7 @@ use crate::attempt::{Attempt, Facts, Transport};
 use crate::clock;
 use crate::config::{Account, Config, ConfigError};
 use crate::cost::{Charge, Estimate, Limit};
-use crate::engine::{Ask, Forecast, Gates, Guess, LaneStatus, Machine, Predictors, RetryPolicy, Source};
+use crate::engine::{Ask, Forecast, Gates, Guess, LaneStatus, Machine, Predictors, RetryPolicy, Source, Watch};
 use crate::error::{AcquireError, Error, TryAcquireError};
 use crate::event::{Event, Listener};
 use crate::fallback::Fallback;
@@ -24,6 +24,7 @@ use crate::providers::{self, Failure, Retry};
 use crate::request::{Request, Size};
 use crate::route::{Candidate, Candidates, Route, Waiter};
 use crate::target::{Model, Step};
+use crate::watch::WatchConfig;
 
 /// Schedules calls so that the limits of their accounts are used to the full and never broken.
 ///
@@ -152,8 +153,8 @@ impl Builder {
     }
 
     /// Is told what happens: keys and accounts that leave the rotation and return to it, providers that fail and are back,
-    /// limits that turn out to be others. It is called at once, by whichever task noticed, and holds that task up, but nobody
-    /// else.
+    /// limits that turn out to be others or are nearly used up, and more. It is called at once, by whichever task noticed,
+    /// and holds that task up, but nobody else. Several callbacks are told one after another.
     ///
     /// ```
     /// use tollgate::Scheduler;
@@ -162,7 +163,13 @@ impl Builder {
     /// # Ok::<(), tollgate::ConfigError>(())
     /// ```
     pub fn on_event(mut self, callback: impl Fn(&Event) + Send + Sync + 'static) -> Self {
-        self.listener = Listener::new(callback);
+        self.listener.add(callback);
+        self
+    }
+
+    /// What to watch beside that.
+    pub fn watch(mut self, watch: WatchConfig) -> Self {
+        self.config.watch = watch;
         self
     }
 
@@ -650,7 +657,7 @@ impl Scheduler {
         if self.inner.closed.load(Relaxed) {
             machine.close();
         }
-        Lane::new(account.clone(), pool, machine)
+        Lane::new(account.clone(), pool, machine, Watch::new(config.watch.queue_alert))
     }
 
     fn set_limits_at(&self, account: &Arc<AccountState>, model: &str, limits: impl IntoIterator<Item = Limit>) {

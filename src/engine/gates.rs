@@ -6,6 +6,7 @@ use super::change::Change;
 use super::gate::{Gate, GateStatus, Ground, Source};
 use super::paid::Paid;
 use super::sight::Doubtful;
+use super::watch::DayUse;
 use crate::cost::{Charge, DAY, Dimension, Limit, MINUTE, Shape};
 use crate::providers::{self, Provider, Reading, Rule, Rules};
 
@@ -346,6 +347,17 @@ impl Gates {
         self.gates.iter_mut().map(|gate| gate.status(now)).collect()
     }
 
+    /// Whether there is a limit per day or longer.
+    pub fn has_day_limit(&self) -> bool {
+        self.gates.iter().any(is_of_day)
+    }
+
+    /// How those limits stand.
+    pub(super) fn day_use(&mut self, now: Instant) -> Vec<DayUse> {
+        let of_day = self.gates.iter_mut().filter(|gate| is_of_day(gate));
+        of_day.map(|gate| DayUse { limit: gate.limit(), used: gate.used(now), blocked: gate.is_blocked(now) }).collect()
+    }
+
     /// How the provider's answers changed limits since this was last asked.
     pub(super) fn take_changes(&mut self) -> Vec<Change> {
         std::mem::take(&mut self.changes)
@@ -422,6 +434,10 @@ impl Gates {
         self.gates.push(gate);
         Some(self.gates.len() - 1)
     }
+}
+
+fn is_of_day(gate: &Gate) -> bool {
+    gate.limit().window >= DAY
 }
 
 fn same_kind(a: &Limit, b: &Limit) -> bool {

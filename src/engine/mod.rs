@@ -20,6 +20,7 @@ mod retry;
 mod rotation;
 mod route;
 mod sight;
+mod watch;
 mod window;
 
 pub use breaker::{Breaker, BreakerStatus};
@@ -36,3 +37,4 @@ pub(crate) use retry::seconds;
 pub use retry::{Backoff, RetryBudget, RetryPolicy};
 pub use rotation::{Member, Out, Rotation};
 pub use route::{Offer, Wish, choose, weight};
+pub use watch::Watch;

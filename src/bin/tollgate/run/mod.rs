@@ -26,7 +26,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tokio::time::Instant;
 use tollgate::mock::{Mock, Stats};
-use tollgate::{Scheduler, tokens};
+use tollgate::{Builder, Event, Scheduler, tokens};
 
 use self::check::{Check, Checked};
 use self::console::Console;
@@ -97,11 +97,16 @@ pub(crate) async fn run(args: RunArgs) -> Result<Exit> {
         tokens::warm_up(&queue.model);
     }
     let config = with_address(&settings.config, mock.as_ref().map(Mock::url));
+    let (console, mask) = (Arc::new(console), Mask::new(settings.secrets.clone()));
+    let tell = {
+        let (console, mask) = (console.clone(), mask.clone());
+        move |event: &Event| console.say(&mask.clean(event.to_string()))
+    };
     let job = Arc::new(Job {
-        scheduler: Scheduler::from_config(config).context("the settings do not fit together")?,
+        scheduler: Builder::from(config).on_event(tell).build().context("the settings do not fit together")?,
         shape: settings.shape.clone(),
         output,
-        mask: Mask::new(settings.secrets.clone()),
+        mask,
         stop,
         console,
         tally: Tally::default(),

@@ -40,7 +40,7 @@ pub(crate) struct Job {
     pub(crate) output: Output,
     pub(crate) mask: Mask,
     pub(crate) stop: Stop,
-    pub(crate) console: Console,
+    pub(crate) console: Arc<Console>,
     pub(crate) tally: Tally,
     pub(crate) began: Instant,
     /// Rows that were sent by an earlier run and have no result.
