@@ -600,6 +600,20 @@ pub enum ConfigError {
         /// Which variable.
         variable: String,
     },
+    /// The environment variable of the webhook's secret is not set.
+    #[error(
+        "the environment variable {variable} is not set; it should hold the webhook's secret, as `openssl rand -base64 32` makes one"
+    )]
+    MissingWebhookSecret {
+        /// Which variable.
+        variable: String,
+    },
+    /// What is to be watched cannot be.
+    #[error("{problem}")]
+    Watch {
+        /// Why, and what to do.
+        problem: &'static str,
+    },
     /// The cache's folder cannot be used.
     #[error("cannot keep answers in {}; name another folder for the cache", folder.display())]
     Cache {

@@ -31,6 +31,8 @@ mod stream;
 mod target;
 pub mod tokens;
 mod watch;
+#[cfg(feature = "client")]
+mod webhook;
 
 pub use attempt::Attempt;
 #[cfg(feature = "cache")]
@@ -55,3 +57,5 @@ pub use secret::Secret;
 pub use stream::ChatStream;
 pub use target::Target;
 pub use watch::WatchConfig;
+#[cfg(feature = "client")]
+pub use webhook::{WebhookConfig, WebhookStats};

@@ -10,6 +10,8 @@ use serde::Serialize;
 use crate::account::AccountState;
 use crate::attempt::{Attempt, Facts, Transport};
 use crate::clock;
+#[cfg(feature = "client")]
+use crate::config::Key;
 use crate::config::{Account, Config, ConfigError};
 use crate::cost::{Charge, Estimate, Limit};
 use crate::engine::{Ask, Forecast, Gates, Guess, LaneStatus, Machine, Predictors, RetryPolicy, Source, Watch};
@@ -23,6 +25,8 @@ use crate::permit::{DEFAULT_WAIT, Permit};
 use crate::providers::{self, Failure, Retry};
 use crate::request::{Request, Size};
 use crate::route::{Candidate, Candidates, Route, Waiter};
+#[cfg(feature = "client")]
+use crate::secret::Secret;
 use crate::target::{Model, Step};
 use crate::watch::WatchConfig;
 
@@ -61,6 +65,8 @@ struct Inner {
     arrivals: AtomicU64,
     #[cfg(feature = "client")]
     http: crate::client::Http,
+    #[cfg(feature = "client")]
+    webhook: Option<crate::webhook::Webhook>,
     #[cfg(feature = "cache")]
     cache: Option<Arc<crate::cache::Cache>>,
 }
@@ -173,6 +179,24 @@ impl Builder {
         self
     }
 
+    /// Posts every event to `url` as JSON, signed with `secret` by HMAC-SHA256 as
+    /// [Standard Webhooks](https://www.standardwebhooks.com) says. Events wait in a bounded queue and are sent again when
+    /// the receiver does not take them; nothing else waits for that. [`Scheduler::flush_webhook`] waits at the end.
+    ///
+    /// ```
+    /// use tollgate::Scheduler;
+    ///
+    /// let builder = Scheduler::builder().webhook("https://example.com/hooks/tollgate", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+    /// # builder.build()?;
+    /// # Ok::<(), tollgate::ConfigError>(())
+    /// ```
+    #[cfg(feature = "client")]
+    pub fn webhook(mut self, url: impl Into<Secret>, secret: impl Into<Secret>) -> Self {
+        let (url, secret) = (url.into(), Key::Value(secret.into()));
+        self.config.watch.webhook = Some(crate::webhook::WebhookConfig { url, secret, retry: RetryPolicy::default() });
+        self
+    }
+
     /// Starts from what an earlier scheduler found out, see [`Scheduler::learned`].
     pub fn learned(mut self, learned: Learned) -> Self {
         self.config.learned = learned;
@@ -184,11 +208,18 @@ impl Builder {
     /// # Errors
     /// When the settings contradict each other or name what does not exist.
     pub fn build(self) -> Result<Scheduler, ConfigError> {
-        let Self { mut config, accounts, listener } = self;
+        #[cfg_attr(not(feature = "client"), expect(unused_mut, reason = "only the webhook listens besides"))]
+        let Self { mut config, accounts, mut listener } = self;
         if !accounts.is_empty() {
             config.accounts = accounts;
         }
         config.validate()?;
+        #[cfg(feature = "client")]
+        let webhook = config.watch.webhook.as_ref().map(crate::webhook::Webhook::new).transpose()?;
+        #[cfg(feature = "client")]
+        if let Some(webhook) = webhook.clone() {
+            listener.add(move |event| webhook.push(event));
+        }
         let lanes = Arc::new(Lanes::new(config.accounts.len()));
         let accounts = (0..config.accounts.len())
             .map(|index| AccountState::new(index, &config, Arc::downgrade(&lanes), listener.clone()).map(Arc::new));
@@ -202,6 +233,8 @@ impl Builder {
                 arrivals: AtomicU64::new(0),
                 #[cfg(feature = "client")]
                 http: crate::client::Http::new(&config)?,
+                #[cfg(feature = "client")]
+                webhook,
                 #[cfg(feature = "cache")]
                 cache: config.cache.as_ref().map(crate::cache::Cache::open).transpose()?.map(Arc::new),
                 config,
@@ -413,6 +446,11 @@ impl Scheduler {
     #[cfg(feature = "client")]
     pub(crate) fn http(&self) -> &crate::client::Http {
         &self.inner.http
+    }
+
+    #[cfg(feature = "client")]
+    pub(crate) fn webhook(&self) -> Option<&crate::webhook::Webhook> {
+        self.inner.webhook.as_ref()
     }
 
     #[cfg(feature = "cache")]

@@ -15,4 +15,5 @@ mod resume;
 mod rows;
 mod secrets;
 mod stopping;
+mod watching;
 mod world;

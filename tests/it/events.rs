@@ -131,7 +131,7 @@ async fn a_day_limit_is_told_once_when_80_percent_are_used_and_once_when_it_is_u
 #[tokio::test(start_paused = true)]
 async fn a_queue_is_told_once_when_it_is_too_long_and_once_when_it_is_short_again() {
     let limits = Limits { rpm: Some(60), ..Limits::default() };
-    let (scheduler, events) = noted_with(limits, WatchConfig { queue_alert: Some(20) });
+    let (scheduler, events) = noted_with(limits, WatchConfig { queue_alert: Some(20), ..WatchConfig::default() });
     for _ in 0..2 {
         let rows: Vec<_> = (0..150)
             .map(|_| {
@@ -164,7 +164,7 @@ async fn a_queue_that_looks_for_a_better_lane_is_not_short_meanwhile() {
         let events = events.clone();
         move |event| events.lock().unwrap().push(event.clone())
     });
-    let scheduler = builder.watch(WatchConfig { queue_alert: Some(20) }).build().unwrap();
+    let scheduler = builder.watch(WatchConfig { queue_alert: Some(20), ..WatchConfig::default() }).build().unwrap();
     let start = tokio::time::Instant::now();
     let rows: Vec<_> = (0..400)
         .map(|_| {

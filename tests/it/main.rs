@@ -16,7 +16,11 @@ mod outage;
 #[cfg(all(feature = "client", feature = "mock"))]
 mod outage_sockets;
 mod predict;
+#[cfg(feature = "client")]
+mod receiver;
 mod refusals;
 mod saturation;
 mod secrets;
 mod share;
+#[cfg(feature = "client")]
+mod webhook;

@@ -293,6 +293,15 @@ pub(crate) struct TalkArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Option<PathBuf>,
 
+    /// Post what happens (an outage, a key that is refused, a limit that is used up …) to this address, signed as Standard
+    /// Webhooks says
+    #[arg(long, value_name = "URL")]
+    pub(crate) webhook: Option<String>,
+
+    /// The environment variable that holds the secret for that [default: TOLLGATE_WEBHOOK_SECRET]
+    #[arg(long, value_name = "VARIABLE", requires = "webhook")]
+    pub(crate) webhook_secret_env: Option<String>,
+
     /// Say nothing but errors
     #[arg(short, long, conflicts_with = "verbose")]
     pub(crate) quiet: bool,

@@ -47,6 +47,9 @@ use crate::stop::{Level, Stop};
 /// How long results may take to be written after a second Ctrl-C.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// How long the receiver of events may take for the last of them.
+const LAST_POSTS: Duration = Duration::from_secs(10);
+
 /// Does the job.
 pub(crate) async fn run(args: RunArgs) -> Result<Exit> {
     let settings = Settings::new(args)?;
@@ -143,7 +146,13 @@ async fn finish(
     if job.stop.level() < Level::Now {
         job.scheduler.save_cache().await;
     }
+    let posts = if job.stop.level() < Level::Now { LAST_POSTS } else { Duration::ZERO };
+    let posted = job.scheduler.flush_webhook(posts).await;
     job.console.clear();
+    let lost = posted.failed + posted.dropped + posted.waiting;
+    if lost > 0 {
+        job.console.say(&format!("warning: {} did not reach the webhook", show::of(lost, "event", "events")));
+    }
     let stats: Option<Stats> = match mock {
         Some(mock) => Some(mock.shutdown().await),
         None => None,
