@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::cost::Limit;
-use crate::providers::{Class, Failure};
+use crate::providers::{Class, Failure, Indicator, Provider};
 
 /// Something that changed; see [`Builder::on_event`](crate::Builder::on_event). `Display` is a line for a log, and JSON has
 /// the name of the event as `type` and the rest as `data`. Each change is told once. No event shows a key.
@@ -107,6 +107,31 @@ pub enum Event {
         /// How many wait.
         waiting: usize,
     },
+    /// The provider's status page reports trouble with what is called; see
+    /// [`WatchConfig::status_pages`](crate::WatchConfig).
+    IncidentBegan {
+        /// The provider.
+        provider: Provider,
+        /// The incident's title; `None` where the page shows trouble and no incident.
+        incident: Option<String>,
+        /// How bad it is.
+        impact: Indicator,
+        /// The components in trouble that the calls need; none where the page does not say.
+        components: Vec<String>,
+        /// Where our own calls fail as well, as `account/pool`.
+        failing: Vec<String>,
+    },
+    /// The status page does not report it any more.
+    IncidentEnded {
+        /// The provider.
+        provider: Provider,
+        /// The incident's title, as when it began.
+        incident: Option<String>,
+        /// How long it was reported.
+        after: Duration,
+        /// Where our own calls fail still, as `account/pool`.
+        failing: Vec<String>,
+    },
     /// A key is used again.
     KeyReturned {
         /// The account's name.
@@ -162,8 +187,30 @@ impl fmt::Display for Event {
             Event::QueueShort { account, pool, waiting } => {
                 write!(f, "account {account}: only {waiting} requests wait for {pool} now")
             }
+            Event::IncidentBegan { provider, incident, impact, components, failing } => {
+                let title = incident.as_ref().map_or("trouble".to_owned(), |title| format!("“{title}”"));
+                let impact = format!("{impact:?}").to_lowercase();
+                let what = [&[impact], &components[..]].concat().join(", ");
+                write!(f, "{provider} reports {title} ({what}); {}", Own(failing))
+            }
+            Event::IncidentEnded { provider, incident, after, failing } => {
+                let title = incident.as_ref().map_or("the trouble".to_owned(), |title| format!("“{title}”"));
+                write!(f, "{provider}: {title} is over after {} s; {}", after.as_secs(), Own(failing))
+            }
             Event::KeyReturned { account, key } => write!(f, "account {account}: key {key} is used again"),
             Event::AccountReturned { account } => write!(f, "account {account} is used again"),
+        }
+    }
+}
+
+/// Where our own calls fail.
+struct Own<'a>(&'a [String]);
+
+impl fmt::Display for Own<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            [] => f.write_str("our own calls do not fail"),
+            lanes => write!(f, "our own calls fail: {}", lanes.join(", ")),
         }
     }
 }

@@ -20,6 +20,8 @@ mod lane;
 mod learned;
 #[cfg(feature = "mock")]
 pub mod mock;
+#[cfg(feature = "client")]
+mod monitor;
 mod permit;
 pub mod providers;
 mod request;

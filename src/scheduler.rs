@@ -221,6 +221,10 @@ impl Builder {
             listener.add(move |event| webhook.push(event));
         }
         let lanes = Arc::new(Lanes::new(config.accounts.len()));
+        #[cfg(feature = "client")]
+        if config.watch.status_pages {
+            crate::monitor::start(&config, &lanes, &listener)?;
+        }
         let accounts = (0..config.accounts.len())
             .map(|index| AccountState::new(index, &config, Arc::downgrade(&lanes), listener.clone()).map(Arc::new));
         Ok(Scheduler {

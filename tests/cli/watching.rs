@@ -1,8 +1,11 @@
 //! What `run` tells others while it works.
 
-use serde_json::{Value, json};
+use std::time::Duration;
 
-use super::world::{Recorder, World, ended};
+use serde_json::{Value, json};
+use tollgate::mock::{Latency, MockConfig};
+
+use super::world::{Recorder, Server, World, ended};
 
 const CANARY: &str = "canary-0123456789abcdef";
 
@@ -35,4 +38,23 @@ fn events_are_posted_signed_and_a_webhook_that_is_away_costs_no_row() {
         assert!(!ended.out.contains("canary") && !ended.err.contains("canary"), "{ended:#?}");
     }
     world.run("run in.jsonl --mock --webhook http://127.0.0.1:9").expect(2).says("TOLLGATE_WEBHOOK_SECRET is not set");
+}
+
+#[test]
+fn an_incident_on_the_status_page_is_said_while_it_works() {
+    let world = World::new();
+    world.requests("in.jsonl", 0..20);
+    let incident = Some("Elevated error rates".to_owned());
+    let latency = Latency::about(Duration::from_millis(500));
+    let server = Server::start(MockConfig { incident, latency, ..MockConfig::default() });
+    let status = server.url().replace("/v1", "/status/api/v2/summary.json");
+    world.write(
+        "tollgate.toml",
+        format!("[watch]\nstatus_pages = true\nstatus_urls = {{ compatible = \"{status}\" }}\n"),
+    );
+    let run =
+        world.run(&format!("run in.jsonl --config tollgate.toml --provider compatible --base-url {}", server.url()));
+    let run = run.expect(0);
+    let line = "compatible reports “Elevated error rates” (major, Chat Completions); our own calls do not fail";
+    assert_eq!(run.err.matches(line).count(), 1, "{}", run.err);
 }

@@ -12,6 +12,8 @@ mod fallback;
 mod floors;
 mod lane;
 mod licences;
+#[cfg(feature = "client")]
+mod monitor;
 mod outage;
 #[cfg(all(feature = "client", feature = "mock"))]
 mod outage_sockets;

@@ -205,6 +205,7 @@ fn config(target: &TargetArgs, limits: &LimitArgs, from: &From) -> Result<(Confi
         account.base_url = None;
         config.accounts.truncate(1);
         config.fallbacks.clear();
+        config.watch.status_pages = false;
         let account = first(&config);
         std::env::var(account.provider.key_env()).ok().into_iter().map(Secret::from).collect()
     } else {
