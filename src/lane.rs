@@ -126,7 +126,7 @@ impl State {
         }
         // Whoever looks for a better lane, or waits for another attempt, still waits.
         changes.extend(self.watch.queue(self.machine.waiting() + self.backing_off));
-        if self.machine.gates().has_day_limit() {
+        if self.watch.is_due(&self.machine) {
             self.watch.day_limits(&mut self.machine, clock::now(), &mut changes);
         }
         changes
@@ -219,11 +219,6 @@ impl Lane {
         if idle {
             self.idle.notify_waiters();
         }
-        self.tell(changes);
-    }
-
-    /// Never under the lock.
-    fn tell(self: &Arc<Self>, changes: Vec<Change>) {
         for change in changes {
             self.account.tell(&self.pool, change);
             match change {
@@ -421,7 +416,7 @@ impl Driver {
     async fn run(mut self) {
         let mut due = Vec::new();
         loop {
-            let (wake_at, changes) = {
+            let wake_at = {
                 let mut state = self.lane.lock();
                 let wake_at = state.machine.poll(clock::now(), &mut due);
                 // Until they have a place elsewhere, the lane is not idle.
@@ -431,7 +426,7 @@ impl Driver {
                     self.done = true;
                     break;
                 }
-                (wake_at, if due.is_empty() { Vec::new() } else { state.take_changes() })
+                wake_at
             };
             // Outside the lock: a permit that nobody receives drops here and locks again.
             let handed_out = !due.is_empty();
@@ -448,7 +443,6 @@ impl Driver {
                 };
                 drop(waiting.sender.send(answer));
             }
-            self.lane.tell(changes);
             if handed_out {
                 continue;
             }
@@ -522,6 +516,10 @@ impl Future for Turn {
             Turn::Queued(queued) => {
                 let answer = ready!(Pin::new(&mut queued.answer).poll(context));
                 let place = queued.ticket.take();
+                if matches!(answer, Ok(Answer::Refused(_))) {
+                    // The queue is shorter, which nobody has noticed who may call user code.
+                    queued.lane.change(|_| ());
+                }
                 Poll::Ready(match answer.unwrap_or(Answer::Refused(Refusal::Closed)) {
                     Answer::LookAgain(guard, _) => Answer::LookAgain(guard, place),
                     answer => answer,

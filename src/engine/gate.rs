@@ -251,6 +251,11 @@ impl Gate {
         self.belief.unseen(sight)
     }
 
+    /// Everything ever charged, less what never reached the provider.
+    pub(super) fn spent(&self) -> u64 {
+        self.spent
+    }
+
     /// Whether a refusal of the provider is not over yet.
     pub(super) fn is_blocked(&self, now: Instant) -> bool {
         self.blocked_until.is_some_and(|until| now < until)

@@ -6,7 +6,7 @@ use super::change::Change;
 use super::gate::{Gate, GateStatus, Ground, Source};
 use super::paid::Paid;
 use super::sight::Doubtful;
-use super::watch::DayUse;
+use super::watch::{DayUse, DayUses};
 use crate::cost::{Charge, DAY, Dimension, Limit, MINUTE, Shape};
 use crate::providers::{self, Provider, Reading, Rule, Rules};
 
@@ -348,12 +348,18 @@ impl Gates {
     }
 
     /// Whether there is a limit per day or longer.
-    pub fn has_day_limit(&self) -> bool {
+    pub(super) fn has_day_limit(&self) -> bool {
         self.gates.iter().any(is_of_day)
     }
 
+    /// How many half percents of them were charged so far, all together: when it is another number, it is time to look.
+    pub(super) fn day_steps(&self) -> u64 {
+        let of_day = self.gates.iter().filter(|gate| is_of_day(gate));
+        of_day.map(|gate| gate.spent() / (gate.limit().amount / 200).max(1)).fold(0, u64::wrapping_add)
+    }
+
     /// How those limits stand.
-    pub(super) fn day_use(&mut self, now: Instant) -> Vec<DayUse> {
+    pub(super) fn day_use(&mut self, now: Instant) -> DayUses {
         let of_day = self.gates.iter_mut().filter(|gate| is_of_day(gate));
         of_day.map(|gate| DayUse { limit: gate.limit(), used: gate.used(now), blocked: gate.is_blocked(now) }).collect()
     }

@@ -18,7 +18,7 @@ use super::predict::{Guess, Predictions, Predictors};
 use super::queue::{Entry, Place, Priority, Queue, Tenant};
 use super::rate::Rate;
 use super::retry::RetryBudget;
-use super::watch::DayUse;
+use super::watch::DayUses;
 use crate::cost::{Charge, Limit};
 use crate::providers::{Class, Failure, Reading};
 
@@ -686,7 +686,7 @@ impl<T> Machine<T> {
     }
 
     /// How the limits per day or longer stand.
-    pub(super) fn day_use(&mut self, now: Instant) -> Vec<DayUse> {
+    pub(super) fn day_use(&mut self, now: Instant) -> DayUses {
         self.gates.day_use(now)
     }
 

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
+
 use super::change::Change;
 use super::machine::Machine;
 use crate::cost::{Dimension, Limit};
@@ -13,6 +15,8 @@ pub struct Watch {
     queue_alert: Option<usize>,
     /// The queue was told to be too long.
     long: bool,
+    /// What had been charged at the last look, see [`Gates::day_steps`](super::Gates).
+    steps: u64,
     /// How much of each day limit was told to be used, in percent.
     told: Vec<(Dimension, Duration, u8)>,
 }
@@ -25,6 +29,9 @@ pub(super) struct DayUse {
     /// The provider refuses everything for it.
     pub(super) blocked: bool,
 }
+
+/// Few lanes have more than two such limits.
+pub(super) type DayUses = SmallVec<[DayUse; 2]>;
 
 /// What is told of a day limit, in percent, and below what it may be told again.
 const NEARLY: (u8, u64) = (80, 70);
@@ -46,8 +53,16 @@ impl Watch {
         changed.then_some(if long { Change::QueueLong { waiting } } else { Change::QueueShort { waiting } })
     }
 
-    /// Looks at the limits per day or longer, and adds what is to be told.
+    /// Whether to look at the limits per day or longer: somebody waits, or half a percent more is used than at the last
+    /// look. With every request, a look would be a good part of what the scheduler costs.
+    pub fn is_due<T>(&self, machine: &Machine<T>) -> bool {
+        let gates = machine.gates();
+        gates.day_steps() != self.steps || (machine.waiting() > 0 && gates.has_day_limit())
+    }
+
+    /// Looks at those limits, and adds what is to be told.
     pub fn day_limits<T>(&mut self, machine: &mut Machine<T>, now: Instant, changes: &mut Vec<Change>) {
+        self.steps = machine.gates().day_steps();
         for DayUse { limit, used, blocked } in machine.day_use(now) {
             let percent = u64::try_from(u128::from(used) * 100 / u128::from(limit.amount.max(1))).unwrap_or(u64::MAX);
             let gone = percent >= 100 || blocked || (percent >= REST && machine.held_by(now) == Some(limit));
@@ -124,6 +139,25 @@ mod tests {
         assert_eq!(told(&mut watch, &[6, 5, 0, 10]), [Change::QueueShort { waiting: 5 }]);
         assert_eq!(told(&mut watch, &[20]), [Change::QueueLong { waiting: 20 }]);
         assert_eq!(told(&mut Watch::default(), &[usize::MAX, 0]), []);
+    }
+
+    #[test]
+    fn it_is_time_to_look_when_somebody_waits_or_half_a_percent_more_is_used() {
+        let now = Instant::now();
+        let (mut lane, mut watch) = (lane(100_000, now), Watch::default());
+        assert!(!watch.is_due(&lane));
+        let spend = |lane: &mut Machine<()>, tokens| {
+            let ask = Ask { charge: Charge::tokens(tokens, 0), ..Ask::default() };
+            lane.submit(ask, || (), now).unwrap();
+        };
+        spend(&mut lane, 499);
+        assert!(!watch.is_due(&lane));
+        spend(&mut lane, 1);
+        assert!(watch.is_due(&lane));
+        look(&mut lane, &mut watch, now);
+        assert!(!watch.is_due(&lane));
+        spend(&mut lane, 99_600);
+        assert!(watch.is_due(&lane), "it waits");
     }
 
     #[test]

@@ -156,6 +156,30 @@ async fn a_queue_is_told_once_when_it_is_too_long_and_once_when_it_is_short_agai
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_queue_is_told_to_be_short_when_everybody_in_it_was_refused() {
+    let limits = Limits { tpm: Some(6_000), ..Limits::default() };
+    let (scheduler, events) = noted_with(limits, WatchConfig { queue_alert: Some(20), ..WatchConfig::default() });
+    let rows: Vec<_> = (0..30)
+        .map(|_| {
+            let scheduler = scheduler.clone();
+            tokio::spawn(async move { scheduler.submit(Request::tokens("gpt-4o", 6_000, 0), well).await })
+        })
+        .collect();
+    tokio::time::sleep(SECOND).await;
+    scheduler.set_limits("gpt-4o", [Limit::tpm(5_000)]);
+    let mut refused = 0;
+    for row in rows {
+        refused += u64::from(row.await.unwrap().is_err());
+    }
+    let events = events.lock().unwrap();
+    assert_eq!(refused, 29);
+    assert!(
+        matches!(&events[..], [Event::QueueLong { waiting: 21, .. }, Event::QueueShort { waiting: 0, .. }]),
+        "{events:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_queue_that_looks_for_a_better_lane_is_not_short_meanwhile() {
     let events = Events::default();
     let limits = Limits { rpm: Some(60), ..Limits::default() };
