@@ -145,6 +145,9 @@ impl AccountState {
             Change::Opened { last } => Event::Opened { account, pool, last },
             Change::Recovered { after } => Event::Recovered { account, pool, after },
             Change::Limit { before, now } => Event::LimitChanged { account, pool, before, now },
+            Change::Budget { limit, percent, used } => Event::BudgetUsed { account, pool, limit, percent, used },
+            Change::QueueLong { waiting } => Event::QueueLong { account, pool, waiting },
+            Change::QueueShort { waiting } => Event::QueueShort { account, pool, waiting },
         });
     }
 

@@ -129,7 +129,7 @@ fn adapted(attempt: &Attempt, body: Bytes) -> Result<Bytes, Unfit> {
     Ok(body.to_string().into())
 }
 
-fn is_loopback(url: &str) -> bool {
+pub(crate) fn is_loopback(url: &str) -> bool {
     let host = reqwest::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned));
     host.is_some_and(|host| host == "localhost" || host == "[::1]" || host.starts_with("127."))
 }

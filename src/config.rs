@@ -85,6 +85,8 @@ pub struct Config {
     /// How long it waits for a connection. Default 10 s.
     #[serde(with = "seconds")]
     pub connect_timeout: Duration,
+    /// What is watched, and who is told.
+    pub watch: crate::watch::WatchConfig,
     /// Which answers are kept (feature `cache`). Default: none.
     #[cfg(feature = "cache")]
     pub cache: Option<crate::cache::CacheConfig>,
@@ -108,6 +110,7 @@ impl Default for Config {
             timeout: Duration::from_secs(600),
             byte_timeout: Duration::from_secs(600),
             connect_timeout: Duration::from_secs(10),
+            watch: crate::watch::WatchConfig::default(),
             #[cfg(feature = "cache")]
             cache: None,
         }
@@ -607,6 +610,20 @@ pub enum ConfigError {
         account: String,
         /// Which variable.
         variable: String,
+    },
+    /// The environment variable of the webhook's secret is not set.
+    #[error(
+        "the environment variable {variable} is not set; it should hold the webhook's secret, as `openssl rand -base64 32` makes one"
+    )]
+    MissingWebhookSecret {
+        /// Which variable.
+        variable: String,
+    },
+    /// What is to be watched cannot be.
+    #[error("{problem}")]
+    Watch {
+        /// Why, and what to do.
+        problem: &'static str,
     },
     /// The cache's folder cannot be used.
     #[error("cannot keep answers in {}; name another folder for the cache", folder.display())]

@@ -14,7 +14,7 @@ use crate::clock;
 use crate::cost::Charge;
 use crate::engine::{
     Ask, Call, Change, End, Forecast, Grant, Health, HealthBook, LaneStatus, Machine, Offer, Outcome, Recent, Refusal,
-    Submitted, Ticket, Wake,
+    Submitted, Ticket, Wake, Watch,
 };
 use crate::metrics::LaneMetrics;
 use crate::permit::Held;
@@ -92,6 +92,7 @@ struct State {
     machine: LaneMachine,
     counters: Counters,
     health: HealthBook,
+    watch: Watch,
     /// Whether anybody ever waited who could go elsewhere.
     movable: bool,
     /// Those who could go elsewhere know that nothing goes here before this time.
@@ -133,6 +134,20 @@ impl Counters {
 impl State {
     fn is_idle(&self) -> bool {
         self.backing_off == 0 && self.machine.is_idle()
+    }
+
+    /// What changed since this was last asked, to be told when the lock is gone.
+    fn take_changes(&mut self) -> Vec<Change> {
+        let mut changes = self.machine.take_changes();
+        for change in &changes {
+            self.counters.outages += u64::from(matches!(change, Change::Opened { .. }));
+        }
+        // Whoever looks for a better lane, or waits for another attempt, still waits.
+        changes.extend(self.watch.queue(self.machine.waiting() + self.backing_off));
+        if self.watch.is_due(&self.machine) {
+            self.watch.day_limits(&mut self.machine, clock::now(), &mut changes);
+        }
+        changes
     }
 }
 
@@ -187,11 +202,12 @@ impl Drop for BackingOff {
 }
 
 impl Lane {
-    pub(crate) fn new(account: Arc<AccountState>, pool: &str, machine: LaneMachine) -> Self {
+    pub(crate) fn new(account: Arc<AccountState>, pool: &str, machine: LaneMachine, watch: Watch) -> Self {
         let state = State {
             machine,
             counters: Counters::default(),
             health: HealthBook::new(clock::now()),
+            watch,
             movable: false,
             known_late_until: None,
             backing_off: 0,
@@ -231,10 +247,7 @@ impl Lane {
     /// Unlocks and wakes whoever may care: the driver, whatever it sleeps for, and those who wait for the lane to be idle.
     /// Whoever could go elsewhere looks again when the provider begins to fail or is back.
     fn release(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
-        let changes = state.machine.take_changes();
-        for change in &changes {
-            state.counters.outages += u64::from(matches!(change, Change::Opened { .. }));
-        }
+        let changes = state.take_changes();
         let (driven, idle) = (state.driven, state.draining && state.is_idle());
         drop(state);
         if driven {
@@ -557,6 +570,10 @@ impl Future for Turn {
             Turn::Queued(queued) => {
                 let answer = ready!(Pin::new(&mut queued.answer).poll(context));
                 let place = queued.ticket.take();
+                if matches!(answer, Ok(Answer::Refused(_))) {
+                    // The queue is shorter, which nobody has noticed who may call user code.
+                    queued.lane.change(|_| ());
+                }
                 Poll::Ready(match answer.unwrap_or(Answer::Refused(Refusal::Closed)) {
                     Answer::LookAgain(guard, _) => Answer::LookAgain(guard, place),
                     answer => answer,

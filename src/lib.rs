@@ -26,6 +26,8 @@ pub mod metrics;
 mod metrics;
 #[cfg(feature = "mock")]
 pub mod mock;
+#[cfg(feature = "client")]
+mod monitor;
 mod permit;
 pub mod providers;
 mod request;
@@ -38,6 +40,9 @@ mod target;
 pub mod tokens;
 #[cfg_attr(not(feature = "tracing"), path = "trace_off.rs")]
 mod trace;
+mod watch;
+#[cfg(feature = "client")]
+mod webhook;
 
 pub use attempt::Attempt;
 #[cfg(feature = "cache")]
@@ -62,3 +67,6 @@ pub use secret::Secret;
 #[cfg(feature = "client")]
 pub use stream::ChatStream;
 pub use target::Target;
+pub use watch::WatchConfig;
+#[cfg(feature = "client")]
+pub use webhook::{WebhookConfig, WebhookStats};

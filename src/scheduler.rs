@@ -10,11 +10,13 @@ use serde::Serialize;
 use crate::account::AccountState;
 use crate::attempt::{Attempt, Facts, Transport};
 use crate::clock;
+#[cfg(feature = "client")]
+use crate::config::Key;
 use crate::config::{Account, Config, ConfigError};
 use crate::cost::{Charge, Estimate, Limit};
 use crate::endpoint::{EndpointSnapshot, Endpoints};
 use crate::engine::{
-    Ask, Forecast, Gates, Guess, Health, LaneStatus, Machine, Predictors, Recent, RetryPolicy, Source,
+    Ask, Forecast, Gates, Guess, Health, LaneStatus, Machine, Predictors, Recent, RetryPolicy, Source, Watch,
 };
 use crate::error::{AcquireError, Error, TryAcquireError};
 use crate::event::{Event, Listener};
@@ -26,7 +28,10 @@ use crate::permit::{DEFAULT_WAIT, Permit};
 use crate::providers::{self, Failure, Retry};
 use crate::request::{Request, Size};
 use crate::route::{Candidate, Candidates, Route, Waiter};
+#[cfg(feature = "client")]
+use crate::secret::Secret;
 use crate::target::{Model, Step};
+use crate::watch::WatchConfig;
 
 /// Schedules calls so that the limits of their accounts are used to the full and never broken.
 ///
@@ -63,6 +68,8 @@ struct Inner {
     arrivals: AtomicU64,
     #[cfg(feature = "client")]
     http: crate::client::Http,
+    #[cfg(feature = "client")]
+    webhook: Option<crate::webhook::Webhook>,
     #[cfg(feature = "cache")]
     cache: Option<Arc<crate::cache::Cache>>,
 }
@@ -159,8 +166,8 @@ impl Builder {
     }
 
     /// Is told what happens: keys and accounts that leave the rotation and return to it, providers that fail and are back,
-    /// limits that turn out to be others. It is called at once, by whichever task noticed, and holds that task up, but nobody
-    /// else.
+    /// limits that turn out to be others or are nearly used up, and more. It is called at once, by whichever task noticed,
+    /// and holds that task up, but nobody else. Several callbacks are told one after another.
     ///
     /// ```
     /// use tollgate::Scheduler;
@@ -169,7 +176,31 @@ impl Builder {
     /// # Ok::<(), tollgate::ConfigError>(())
     /// ```
     pub fn on_event(mut self, callback: impl Fn(&Event) + Send + Sync + 'static) -> Self {
-        self.listener = Listener::new(callback);
+        self.listener.add(callback);
+        self
+    }
+
+    /// What to watch beside that.
+    pub fn watch(mut self, watch: WatchConfig) -> Self {
+        self.config.watch = watch;
+        self
+    }
+
+    /// Posts every event to `url` as JSON, signed with `secret` by HMAC-SHA256 as
+    /// [Standard Webhooks](https://www.standardwebhooks.com) says. Events wait in a bounded queue and are sent again when
+    /// the receiver does not take them; nothing else waits for that. [`Scheduler::flush_webhook`] waits at the end.
+    ///
+    /// ```
+    /// use tollgate::Scheduler;
+    ///
+    /// let builder = Scheduler::builder().webhook("https://example.com/hooks/tollgate", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+    /// # builder.build()?;
+    /// # Ok::<(), tollgate::ConfigError>(())
+    /// ```
+    #[cfg(feature = "client")]
+    pub fn webhook(mut self, url: impl Into<Secret>, secret: impl Into<Secret>) -> Self {
+        let (url, secret) = (url.into(), Key::Value(secret.into()));
+        self.config.watch.webhook = Some(crate::webhook::WebhookConfig { url, secret, retry: RetryPolicy::default() });
         self
     }
 
@@ -184,12 +215,23 @@ impl Builder {
     /// # Errors
     /// When the settings contradict each other or name what does not exist.
     pub fn build(self) -> Result<Scheduler, ConfigError> {
-        let Self { mut config, accounts, listener } = self;
+        #[cfg_attr(not(feature = "client"), expect(unused_mut, reason = "only the webhook listens besides"))]
+        let Self { mut config, accounts, mut listener } = self;
         if !accounts.is_empty() {
             config.accounts = accounts;
         }
         config.validate()?;
+        #[cfg(feature = "client")]
+        let webhook = config.watch.webhook.as_ref().map(crate::webhook::Webhook::new).transpose()?;
+        #[cfg(feature = "client")]
+        if let Some(webhook) = webhook.clone() {
+            listener.add(move |event| webhook.push(event));
+        }
         let lanes = Arc::new(Lanes::new(config.accounts.len()));
+        #[cfg(feature = "client")]
+        if config.watch.status_pages {
+            crate::monitor::start(&config, &lanes, &listener)?;
+        }
         let accounts = (0..config.accounts.len())
             .map(|index| AccountState::new(index, &config, Arc::downgrade(&lanes), listener.clone()).map(Arc::new));
         Ok(Scheduler {
@@ -202,6 +244,8 @@ impl Builder {
                 arrivals: AtomicU64::new(0),
                 #[cfg(feature = "client")]
                 http: crate::client::Http::new(&config)?,
+                #[cfg(feature = "client")]
+                webhook,
                 #[cfg(feature = "cache")]
                 cache: config.cache.as_ref().map(crate::cache::Cache::open).transpose()?.map(Arc::new),
                 config,
@@ -413,6 +457,11 @@ impl Scheduler {
     #[cfg(feature = "client")]
     pub(crate) fn http(&self) -> &crate::client::Http {
         &self.inner.http
+    }
+
+    #[cfg(feature = "client")]
+    pub(crate) fn webhook(&self) -> Option<&crate::webhook::Webhook> {
+        self.inner.webhook.as_ref()
     }
 
     #[cfg(feature = "cache")]
@@ -661,7 +710,7 @@ impl Scheduler {
         if self.inner.closed.load(Relaxed) {
             machine.close();
         }
-        Lane::new(account.clone(), pool, machine)
+        Lane::new(account.clone(), pool, machine, Watch::new(config.watch.queue_alert))
     }
 
     fn set_limits_at(&self, account: &Arc<AccountState>, model: &str, limits: impl IntoIterator<Item = Limit>) {

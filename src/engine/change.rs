@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::cost::Limit;
 use crate::providers::Class;
 
-/// Something that changed; see [`Machine::take_changes`](super::Machine::take_changes).
+/// Something that changed; see [`Machine::take_changes`](super::Machine::take_changes) and [`Watch`](super::Watch).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Change {
@@ -25,5 +25,24 @@ pub enum Change {
         before: Option<Limit>,
         /// What holds now.
         now: Limit,
+    },
+    /// A part of a day limit is used.
+    Budget {
+        /// The limit.
+        limit: Limit,
+        /// Which part, in percent: 80 or 100.
+        percent: u8,
+        /// What is used of it.
+        used: u64,
+    },
+    /// More requests wait than is usual.
+    QueueLong {
+        /// How many.
+        waiting: usize,
+    },
+    /// No more than half of that many wait.
+    QueueShort {
+        /// How many.
+        waiting: usize,
     },
 }

@@ -173,9 +173,8 @@ impl Gate {
             self.distrusted_until = None;
             self.belief.set_margin(self.ground.margin);
         }
-        let blocked = self.blocked_until.is_some_and(|until| now < until);
         let careful = self.careful.as_ref().is_none_or(|careful| careful.ready_at(n, now) <= now);
-        !blocked && careful && self.belief.fits(&toll.by_rule(self.limit.dimension), now)
+        !self.is_blocked(now) && careful && self.belief.fits(&toll.by_rule(self.limit.dimension), now)
     }
 
     /// Charges what fits; answers which suspected slices are overdrawn by it, to see if it is refused.
@@ -275,7 +274,17 @@ impl Gate {
         self.belief.gone_since(since, now)
     }
 
-    /// How many requests the books hold, by the hypothesis that binds.
+    /// Everything ever charged, less what never reached the provider.
+    pub(super) fn spent(&self) -> u64 {
+        self.spent
+    }
+
+    /// Whether a refusal of the provider is not over yet.
+    pub(super) fn is_blocked(&self, now: Instant) -> bool {
+        self.blocked_until.is_some_and(|until| now < until)
+    }
+
+    /// What the books hold, by the hypothesis that binds.
     pub(super) fn used(&mut self, now: Instant) -> u64 {
         self.belief.used(now).0
     }

@@ -7,6 +7,7 @@ use super::gate::{Gate, GateStatus, Ground, Source};
 use super::paid::Paid;
 use super::sight::Doubtful;
 use super::toll::Toll;
+use super::watch::{DayUse, DayUses};
 use crate::cost::{Charge, DAY, Dimension, Limit, MINUTE, Shape};
 use crate::providers::{self, Provider, Reading, Rule, Rules};
 
@@ -368,6 +369,23 @@ impl Gates {
         self.gates.iter_mut().map(|gate| gate.status(now)).collect()
     }
 
+    /// Whether there is a limit per day or longer.
+    pub(super) fn has_day_limit(&self) -> bool {
+        self.gates.iter().any(is_of_day)
+    }
+
+    /// How many half percents of them were charged so far, all together: when it is another number, it is time to look.
+    pub(super) fn day_steps(&self) -> u64 {
+        let of_day = self.gates.iter().filter(|gate| is_of_day(gate));
+        of_day.map(|gate| gate.spent() / (gate.limit().amount / 200).max(1)).fold(0, u64::wrapping_add)
+    }
+
+    /// How those limits stand.
+    pub(super) fn day_use(&mut self, now: Instant) -> DayUses {
+        let of_day = self.gates.iter_mut().filter(|gate| is_of_day(gate));
+        of_day.map(|gate| DayUse { limit: gate.limit(), used: gate.used(now), blocked: gate.is_blocked(now) }).collect()
+    }
+
     /// How the provider's answers changed limits since this was last asked.
     pub(super) fn take_changes(&mut self) -> Vec<Change> {
         std::mem::take(&mut self.changes)
@@ -444,6 +462,10 @@ impl Gates {
         self.gates.push(gate);
         Some(self.gates.len() - 1)
     }
+}
+
+fn is_of_day(gate: &Gate) -> bool {
+    gate.limit().window >= DAY
 }
 
 fn same_kind(a: &Limit, b: &Limit) -> bool {

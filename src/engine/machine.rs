@@ -20,6 +20,7 @@ use super::rate::Rate;
 use super::retry::RetryBudget;
 use super::sent::Sent;
 use super::tenant::Tenant;
+use super::watch::DayUses;
 use crate::cost::{Charge, Limit};
 use crate::providers::{Class, Failure, Reading};
 
@@ -679,8 +680,7 @@ impl<T> Machine<T> {
 
     /// The lane as it stands.
     pub fn status(&mut self, now: Instant) -> LaneStatus {
-        let front = self.queue.next(now).map(|(_, entry)| entry.charge);
-        let front = front.and_then(|charge| self.gates.wait(&charge, now));
+        let binding = self.held_by(now);
         LaneStatus {
             gates: self.gates.status(now),
             waiting: self.queue.len(),
@@ -689,7 +689,7 @@ impl<T> Machine<T> {
             ceiling: self.ceiling.status(now),
             breaker: self.breaker.status(now),
             paused_for: self.paused_until.filter(|until| *until > now).map(|until| until - now),
-            binding: front.map(|wait| wait.limit),
+            binding,
             admitted: self.admitted,
             span: self
                 .last
@@ -699,6 +699,17 @@ impl<T> Machine<T> {
             used: self.used,
             predictions: self.predictors.record(),
         }
+    }
+
+    /// The limit that holds the request at the front.
+    pub(super) fn held_by(&mut self, now: Instant) -> Option<Limit> {
+        let charge = self.queue.next(now).map(|(_, entry)| entry.charge)?;
+        self.gates.wait(&charge, now).map(|wait| wait.limit)
+    }
+
+    /// How the limits per day or longer stand.
+    pub(super) fn day_use(&mut self, now: Instant) -> DayUses {
+        self.gates.day_use(now)
     }
 
     /// Requests that wait.

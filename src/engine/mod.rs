@@ -24,6 +24,7 @@ mod sent;
 mod sight;
 mod tenant;
 mod toll;
+mod watch;
 mod window;
 
 pub use breaker::{Breaker, BreakerStatus};
@@ -42,3 +43,4 @@ pub use retry::{Backoff, RetryBudget, RetryPolicy};
 pub use rotation::{Member, Out, Rotation};
 pub use route::{Offer, Wish, choose, weight};
 pub use tenant::Tenant;
+pub use watch::Watch;

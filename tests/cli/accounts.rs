@@ -30,7 +30,7 @@ fn rows_go_on_at_a_fallback_when_the_account_has_no_credit_left() {
     world.write("tollgate.toml", config(&broke.url(), &second.url()));
     let mut command = world.tollgate("run in.jsonl -v --config tollgate.toml");
     command.env("FIRST", FIRST).env("SECOND", SECOND);
-    let run = ended(command).expect(0);
+    let run = ended(command).expect(0).says("account openai left the rotation until it is restored: 429");
     assert!((1..=20).contains(&broke.seen().len()), "at most what was under way when the first answer came");
     let seen = second.seen();
     assert_eq!(seen.len(), 20);

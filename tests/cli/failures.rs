@@ -67,7 +67,9 @@ fn an_outage_is_waited_for_and_costs_no_row_although_it_is_longer_than_the_attem
     let server = Server::start(MockConfig { outages, latency, ..MockConfig::default() });
     world.requests("in.jsonl", 0..200);
     let command = format!("run in.jsonl --max-attempts 3 --max-concurrent 8 --report report.json {}", server.at());
-    world.run(&command).expect(0).says("outages waited for");
+    let run = world.run(&command).expect(0).says("outages waited for");
+    let told = |line: &str| run.err.matches(line).count();
+    assert_eq!((told("the provider is failing for gpt-4o-mini"), told("the provider is back")), (1, 1), "{}", run.err);
     let (report, stats) = (world.report(), server.stats());
     assert_eq!((report["rows"]["succeeded"].as_u64(), report["outages"].as_u64()), (Some(200), Some(1)));
     assert!(stats.faults.error_503 <= 10 + 8, "{stats:?}");

@@ -19,4 +19,5 @@ mod resume;
 mod rows;
 mod secrets;
 mod stopping;
+mod watching;
 mod world;

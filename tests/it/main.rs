@@ -19,13 +19,19 @@ mod learning;
 mod licences;
 #[cfg(feature = "metrics")]
 mod metrics;
+#[cfg(feature = "client")]
+mod monitor;
 mod outage;
 #[cfg(all(feature = "client", feature = "mock"))]
 mod outage_sockets;
 mod predict;
+#[cfg(feature = "client")]
+mod receiver;
 mod refusals;
 mod saturation;
 mod secrets;
 mod share;
 #[cfg(feature = "tracing")]
 mod trace;
+#[cfg(feature = "client")]
+mod webhook;

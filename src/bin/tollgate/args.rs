@@ -309,6 +309,14 @@ pub(crate) struct TalkArgs {
     /// Serve figures for Prometheus at http://ADDR/metrics meanwhile: a port of this machine, or address:port
     #[arg(long, value_name = "ADDR", value_parser = socket)]
     pub(crate) metrics: Option<SocketAddr>,
+    /// Post what happens (an outage, a key that is refused, a limit that is used up …) to this address, signed as Standard
+    /// Webhooks says
+    #[arg(long, value_name = "URL")]
+    pub(crate) webhook: Option<String>,
+
+    /// The environment variable that holds the secret for that [default: TOLLGATE_WEBHOOK_SECRET]
+    #[arg(long, value_name = "VARIABLE", requires = "webhook")]
+    pub(crate) webhook_secret_env: Option<String>,
 
     /// Say nothing but errors
     #[arg(short, long, conflicts_with = "verbose")]

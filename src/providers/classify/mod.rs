@@ -10,6 +10,7 @@ mod text;
 use std::fmt;
 use std::time::Duration;
 
+use serde::Serialize;
 use serde_json::Value;
 
 use self::body::ErrorBody;
@@ -20,7 +21,7 @@ pub use self::class::{Class, Retry};
 pub(crate) use self::mask::clean;
 
 /// A failed request, as its response tells it. `Display` is one line with the advice; it never shows a key.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Failure {
     /// What kind of failure it is.
@@ -43,7 +44,7 @@ pub struct Failure {
 }
 
 /// The limit that a refused request ran into.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct LimitHit {
     /// What is counted.
     pub dimension: Dimension,

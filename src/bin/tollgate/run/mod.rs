@@ -28,7 +28,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tokio::time::Instant;
 use tollgate::mock::{Mock, Stats};
-use tollgate::{Scheduler, tokens};
+use tollgate::{Builder, Event, Scheduler, tokens};
 
 use self::check::{Check, Checked};
 use self::console::Console;
@@ -50,6 +50,9 @@ use crate::stop::{Level, Stop};
 
 /// How long results may take to be written after a second Ctrl-C.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How long the receiver of events may take for the last of them.
+const LAST_POSTS: Duration = Duration::from_secs(10);
 
 /// Does the job.
 pub(crate) async fn run(args: RunArgs) -> Result<Exit> {
@@ -107,11 +110,16 @@ pub(crate) async fn run(args: RunArgs) -> Result<Exit> {
     }
     let mut config = with_address(&settings.config, mock.as_ref().map(Mock::url));
     config.learned = learned.unwrap_or_default();
+    let (console, mask) = (Arc::new(console), Mask::new(settings.secrets.clone()));
+    let tell = {
+        let (console, mask) = (console.clone(), mask.clone());
+        move |event: &Event| console.say(&mask.clean(event.to_string()))
+    };
     let job = Arc::new(Job {
-        scheduler: Scheduler::from_config(config).context("the settings do not fit together")?,
+        scheduler: Builder::from(config).on_event(tell).build().context("the settings do not fit together")?,
         shape: settings.shape.clone(),
         output,
-        mask: Mask::new(settings.secrets.clone()),
+        mask,
         stop,
         console,
         memory,
@@ -156,7 +164,13 @@ async fn finish(
     if job.stop.level() < Level::Now {
         job.scheduler.save_cache().await;
     }
+    let posts = if job.stop.level() < Level::Now { LAST_POSTS } else { Duration::ZERO };
+    let posted = job.scheduler.flush_webhook(posts).await;
     job.console.clear();
+    let lost = posted.failed + posted.dropped + posted.waiting;
+    if lost > 0 {
+        job.console.say(&format!("warning: {} did not reach the webhook", show::of(lost, "event", "events")));
+    }
     let stats: Option<Stats> = match mock {
         Some(mock) => Some(mock.shutdown().await),
         None => None,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tollgate::mock::{Latency, MockConfig};
-use tollgate::{Account, Config, Key, Limits, Provider, Secret, Tier};
+use tollgate::{Account, Config, Key, Limits, Provider, Secret, Tier, WatchConfig, WebhookConfig};
 
 use super::row::Shape;
 use crate::args::{
@@ -30,6 +30,9 @@ pub(crate) const NO_SECRET: &str = "none";
 
 /// A key shorter than this is no secret, and hiding it would tear words apart.
 const SHORTEST_SECRET: usize = 8;
+
+/// Where the webhook's secret is looked for unless said otherwise.
+const WEBHOOK_SECRET: &str = "TOLLGATE_WEBHOOK_SECRET";
 
 /// Where the requests come from.
 #[derive(Debug)]
@@ -90,7 +93,7 @@ impl Settings {
     pub(crate) fn new(args: RunArgs) -> Result<Self> {
         let RunArgs { input, rows, target, limits, cache, mock, talk } = args;
         let RowArgs { output, endpoint, skip_invalid, retry_failed, uncertain } = rows;
-        let TalkArgs { report, metrics, quiet, verbose } = talk;
+        let TalkArgs { report, metrics, webhook, webhook_secret_env, quiet, verbose } = talk;
         let mut warnings = Vec::new();
 
         let from = if input == Path::new("-") { From::Stdin } else { From::File(input) };
@@ -104,7 +107,8 @@ impl Settings {
             bail!("--retry-failed needs a file of results; name it with -o");
         }
 
-        let (mut config, secrets) = config(&target, &limits, &from)?;
+        let (mut config, mut secrets) = config(&target, &limits, &from)?;
+        secrets.extend(set_webhook(&mut config, webhook, webhook_secret_env)?);
         set_cache(&mut config, cache)?;
         let mock = target.mock.then(|| {
             let MockedArgs {
@@ -217,6 +221,7 @@ fn config(target: &TargetArgs, limits: &LimitArgs, from: &From) -> Result<(Confi
         account.base_url = None;
         config.accounts.truncate(1);
         config.fallbacks.clear();
+        config.watch.status_pages = false;
         let account = first(&config);
         std::env::var(account.provider.key_env()).ok().into_iter().map(Secret::from).collect()
     } else {
@@ -228,6 +233,25 @@ fn config(target: &TargetArgs, limits: &LimitArgs, from: &From) -> Result<(Confi
     };
     let secrets = secrets.into_iter().filter(|secret: &Secret| secret.expose().len() >= SHORTEST_SECRET).collect();
     Ok((config, secrets))
+}
+
+/// Puts the webhook's secret itself into the settings, and returns it.
+fn set_webhook(config: &mut Config, url: Option<String>, variable: Option<String>) -> Result<Option<Secret>> {
+    if let Some(url) = url {
+        let secret = Key::Env(variable.unwrap_or_else(|| WEBHOOK_SECRET.to_owned()));
+        let retry = config.watch.webhook.take().map(|webhook| webhook.retry).unwrap_or_default();
+        config.watch.webhook = Some(WebhookConfig { url: url.into(), secret, retry });
+    }
+    let Some(WebhookConfig { secret: key @ Key::Env(_), .. }) = &mut config.watch.webhook else { return Ok(None) };
+    let Key::Env(variable) = &*key else { return Ok(None) };
+    let Some(secret) = from_env(variable)? else {
+        bail!(
+            "there is no secret for the webhook: the environment variable {variable} is not set\n  \
+             make one:  export {variable}=$(openssl rand -base64 32)"
+        );
+    };
+    *key = Key::Value(secret.clone());
+    Ok(Some(secret))
 }
 
 fn set_cache(config: &mut Config, typed: CacheArgs) -> Result<()> {
@@ -384,7 +408,7 @@ pub(crate) fn with_address(config: &Config, url: Option<String>) -> Config {
 
 /// Opens nothing and sends nothing: a scheduler that is only asked for sizes and limits.
 pub(crate) fn checker(config: &Config) -> Result<tollgate::Scheduler> {
-    let config = Config { cache: None, ..config.clone() };
+    let config = Config { cache: None, watch: WatchConfig::default(), ..config.clone() };
     tollgate::Scheduler::from_config(config).context("the settings do not fit together")
 }
 

@@ -41,7 +41,7 @@ pub(crate) struct Job {
     pub(crate) output: Output,
     pub(crate) mask: Mask,
     pub(crate) stop: Stop,
-    pub(crate) console: Console,
+    pub(crate) console: Arc<Console>,
     /// Where what is found out about limits is kept.
     pub(crate) memory: Option<Memory>,
     pub(crate) tally: Tally,
