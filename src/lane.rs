@@ -104,9 +104,10 @@ struct State {
 pub struct Counters {
     /// Attempts that repeated a failed one.
     pub retries: u64,
-    /// Answers that refused for a limit (HTTP 429 or the like).
+    /// Every HTTP 429, be it for a limit, for the rate of sending (`slow_down`) or for want of credit, and what says the
+    /// same inside of a stream.
     pub rate_limited: u64,
-    /// Other failed attempts.
+    /// Attempts that failed in other ways.
     pub failed: u64,
     /// Times the breaker opened because the provider was failing.
     pub outages: u64,
@@ -325,21 +326,24 @@ impl Lane {
             state.machine.answered();
         }
         if let Heard::Failure(failure, default_wait) = heard {
-            match failure.retry() {
+            let retry = failure.retry();
+            if failure.status == 429 || retry == Retry::AfterLimit {
+                state.counters.rate_limited += 1;
+            } else {
+                state.counters.failed += 1;
+            }
+            match retry {
                 Retry::AfterLimit => {
-                    state.counters.rate_limited += 1;
                     let named = failure.limit.as_ref().and_then(LimitHit::as_limit);
                     let used = failure.limit.and_then(|limit| limit.used);
                     state.machine.block(named.as_ref(), used, &charge, failure.wait.unwrap_or(default_wait), now);
                 }
                 Retry::Backoff => {
-                    state.counters.failed += 1;
                     if let Some(wait) = failure.wait {
                         state.machine.pause(wait, now);
                     }
                 }
-                Retry::Never if failure.status == 429 => state.counters.rate_limited += 1,
-                Retry::Never => state.counters.failed += 1,
+                Retry::Never => {}
             }
             let late_until = failure.wait.filter(|wait| *wait > WORTH_MOVING).map(|wait| now + wait);
             // Each of many failures under way says the same once more.

@@ -86,7 +86,7 @@ async fn a_slow_down_brings_the_lane_to_its_last_good_rate_and_loses_no_request(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lane_that_never_went_well_sends_one_at_a_time_and_no_less() {
+async fn a_lane_that_never_went_well_sends_one_a_second_and_no_less() {
     let scheduler = scheduler(Limits::default());
     let bears = Arc::new(Mutex::new(0));
     let provider = Provider::default();
@@ -105,9 +105,60 @@ async fn a_lane_that_never_went_well_sends_one_at_a_time_and_no_less() {
     for task in tasks {
         task.await.unwrap().unwrap();
     }
-    // Half a second each, one after the other.
-    assert!(start.elapsed() < 12 * SECOND, "{:?}", start.elapsed());
+    assert!(start.elapsed() < 21 * SECOND, "{:?}", start.elapsed());
     assert!(scheduler.lane_of("gpt-4o").status.ceiling.is_some());
+}
+
+/// 1,500 requests of an account of 500 requests and 300,000 tokens a minute, and a provider that says `slow_down` to
+/// everything between some seconds: when all are answered, and how often it said so.
+async fn play(spells: &'static [(u32, u32)]) -> (Duration, u64) {
+    let scheduler = scheduler(Limits { rpm: Some(500), tpm: Some(300_000), ..Limits::default() });
+    let start = Instant::now();
+    let refused = Arc::new(Mutex::new(0));
+    let tasks: Vec<_> = (0..1_500)
+        .map(|number| {
+            let (scheduler, refused) = (scheduler.clone(), refused.clone());
+            let size = 100 + number * 7_919 % 1_500;
+            tokio::spawn(async move {
+                let call = |attempt: Attempt| {
+                    let refused = refused.clone();
+                    async move {
+                        let now = start.elapsed();
+                        if !spells.iter().any(|(from, to)| (*from * SECOND..*to * SECOND).contains(&now)) {
+                            tokio::time::sleep(Duration::from_millis(800)).await;
+                            return Ok(());
+                        }
+                        *refused.lock().unwrap() += 1;
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        attempt.answer(429, &HeaderMap::new());
+                        attempt.error_body(SLOW_DOWN.as_bytes());
+                        Err(Failed)
+                    }
+                };
+                scheduler.submit(Request::tokens("gpt-4o", size, 100), call).await
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap().unwrap();
+    }
+    let refused = *refused.lock().unwrap();
+    let counters = scheduler.lane_of("gpt-4o").counters;
+    assert_eq!((counters.rate_limited, counters.failed), (refused, 0), "every 429 counts as one");
+    (start.elapsed(), refused)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_episode_of_two_seconds_costs_a_handful_of_refusals_and_a_few_seconds() {
+    let (quiet, none) = play(&[]).await;
+    assert_eq!(none, 0);
+    let cases: [&[(u32, u32)]; 3] = [&[(10, 12)], &[(100, 102)], &[(20, 22), (90, 92), (160, 162)]];
+    for spells in cases {
+        let (took, refused) = play(spells).await;
+        let episodes = spells.len() as u32;
+        assert!(refused <= 5 * u64::from(episodes), "{refused} refused in {spells:?}");
+        assert!(took < quiet + episodes * 5 * SECOND, "{took:?} with {spells:?}, and {quiet:?} without");
+    }
 }
 
 #[tokio::test(start_paused = true)]
