@@ -113,9 +113,10 @@ struct State {
 pub struct Counters {
     /// Attempts that repeated a failed one.
     pub retries: u64,
-    /// Answers that refused for a limit (HTTP 429 or the like).
+    /// Every HTTP 429, be it for a limit, for the rate of sending (`slow_down`) or for want of credit, and what says the
+    /// same inside of a stream.
     pub rate_limited: u64,
-    /// Other failed attempts.
+    /// Attempts that failed in other ways.
     pub failed: u64,
     /// Times the breaker opened because the provider was failing.
     pub outages: u64,
@@ -388,7 +389,13 @@ impl Lane {
             state.machine.answered();
         }
         if let Heard::Failure(failure, default_wait) = heard {
-            match failure.retry() {
+            let retry = failure.retry();
+            if failure.status == 429 || retry == Retry::AfterLimit {
+                state.counters.rate_limited += 1;
+            } else {
+                state.counters.failed += 1;
+            }
+            match retry {
                 Retry::AfterLimit => {
                     let named = failure.limit.as_ref().and_then(LimitHit::as_limit);
                     let used = failure.limit.and_then(|limit| limit.used);

@@ -581,7 +581,7 @@ impl<T> Machine<T> {
     /// The request of `grant`, which is about to be [finished](Machine::finish), was answered well.
     pub fn went_well(&mut self, grant: &Grant, end: End, now: Instant) {
         let tokens = if let End::Used(used) = end { Some(used.output_tokens) } else { None };
-        self.ceiling.went_well(now);
+        self.ceiling.went_well(grant.at, now);
         self.places.went_well(grant.at, tokens, now);
         self.breaker.answered(grant.number, Some(now.saturating_duration_since(grant.at)), now);
     }
@@ -817,7 +817,7 @@ impl<T> Machine<T> {
     /// What besides the limits holds a request with so many `ahead` longest, and until when.
     fn held(&self, ahead: usize, now: Instant) -> (Hold, Instant) {
         let before = u64::from(self.in_flight) + ahead as u64;
-        let ceiling = if before == 0 { now } else { self.ceiling.ready_at(ahead as u64 + 1, now) };
+        let ceiling = self.ceiling.ready_at(ahead as u64 + 1, before == 0, now);
         let ends = self.places.limit().map_or(0, |places| (before + 1).saturating_sub(places.into()));
         // With nobody to tell when, it is later all the same.
         let gap = self.ended.gap(now).unwrap_or_default().max(Duration::from_nanos(1));

@@ -26,6 +26,12 @@ impl Rate {
         self.current += 1;
     }
 
+    /// The last so long is no part of the rate; nothing was counted in it.
+    pub(super) fn skip(&mut self, time: Duration) {
+        self.began = self.began.map(|began| began + time);
+        self.turned += time;
+    }
+
     /// The mean time between two events; `None` if there were none.
     pub(super) fn gap(&self, now: Instant) -> Option<Duration> {
         let mut rate = *self;
@@ -68,6 +74,18 @@ mod tests {
             let gap = rate.gap(now).unwrap();
             assert!(event < 20 || (ms(95)..=ms(105)).contains(&gap), "{event}: {gap:?}");
         }
+    }
+
+    #[test]
+    fn time_that_is_skipped_changes_no_rate() {
+        let start = Instant::now();
+        let mut rate = Rate::new(start);
+        (0..100).for_each(|event| rate.count(start + event * ms(100)));
+        let (end, pause) = (start + 10 * Duration::from_secs(1), 100 * TURN);
+        let gap = rate.gap(end);
+        assert_eq!(gap, Some(ms(100)));
+        rate.skip(pause);
+        assert_eq!(rate.gap(end + pause), gap);
     }
 
     #[test]

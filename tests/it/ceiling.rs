@@ -86,7 +86,7 @@ async fn a_slow_down_brings_the_lane_to_its_last_good_rate_and_loses_no_request(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lane_that_never_went_well_sends_one_at_a_time_and_no_less() {
+async fn a_lane_that_never_went_well_sends_one_a_second_and_no_less() {
     let scheduler = scheduler(Limits::default());
     let bears = Arc::new(Mutex::new(0));
     let provider = Provider::default();
@@ -105,9 +105,81 @@ async fn a_lane_that_never_went_well_sends_one_at_a_time_and_no_less() {
     for task in tasks {
         task.await.unwrap().unwrap();
     }
-    // Half a second each, one after the other.
-    assert!(start.elapsed() < 12 * SECOND, "{:?}", start.elapsed());
+    assert!(start.elapsed() < 21 * SECOND, "{:?}", start.elapsed());
     assert!(scheduler.lane_of("gpt-4o").status.ceiling.is_some());
+}
+
+/// 1,500 requests of an account of 500 requests and 300,000 tokens a minute, and a provider that says `slow_down` at some
+/// times: when all are answered, and when it said so.
+async fn play(refuses: impl FnMut(Duration) -> bool + Send + 'static) -> (Duration, Vec<Duration>) {
+    let scheduler = scheduler(Limits { rpm: Some(500), tpm: Some(300_000), ..Limits::default() });
+    let start = Instant::now();
+    let provider = Arc::new(Mutex::new((refuses, Vec::new())));
+    let tasks: Vec<_> = (0..1_500)
+        .map(|number| {
+            let (scheduler, provider) = (scheduler.clone(), provider.clone());
+            let size = 100 + number * 7_919 % 1_500;
+            tokio::spawn(async move {
+                let call = |attempt: Attempt| {
+                    let provider = provider.clone();
+                    async move {
+                        let well = {
+                            let (refuses, refused) = &mut *provider.lock().unwrap();
+                            let refuse = refuses(start.elapsed());
+                            refused.extend(refuse.then(|| start.elapsed()));
+                            !refuse
+                        };
+                        if well {
+                            tokio::time::sleep(Duration::from_millis(800)).await;
+                            return Ok(());
+                        }
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        attempt.answer(429, &HeaderMap::new());
+                        attempt.error_body(SLOW_DOWN.as_bytes());
+                        Err(Failed)
+                    }
+                };
+                scheduler.submit(Request::tokens("gpt-4o", size, 100), call).await
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap().unwrap();
+    }
+    let refused = provider.lock().unwrap().1.clone();
+    let counters = scheduler.lane_of("gpt-4o").counters;
+    assert_eq!((counters.rate_limited, counters.failed), (refused.len() as u64, 0), "every 429 counts as one");
+    (start.elapsed(), refused)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_episode_of_two_seconds_costs_a_handful_of_refusals_and_a_few_seconds() {
+    let (quiet, _) = play(|_| false).await;
+    let cases: [&[(u32, u32)]; 3] = [&[(10, 12)], &[(100, 102)], &[(20, 22), (90, 92), (160, 162)]];
+    for spells in cases {
+        let within = |now, (from, to): &(u32, u32)| (*from * SECOND..*to * SECOND).contains(&now);
+        let (took, refused) = play(move |now| spells.iter().any(|spell| within(now, spell))).await;
+        assert!(refused.len() <= 5 * spells.len(), "{refused:?} in {spells:?}");
+        let most = quiet + spells.len() as u32 * 5 * SECOND;
+        assert!(took < most, "{took:?} with {spells:?}, and {quiet:?} without");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_comes_to_bear_a_tenth_is_found_within_a_minute_and_loses_no_request() {
+    let mut next = Duration::ZERO;
+    let (took, refused) = play(move |now| {
+        let refuse = now >= 10 * SECOND && now < next;
+        if !refuse {
+            next = now + Duration::from_millis(1_800);
+        }
+        refuse
+    })
+    .await;
+    let later = refused.iter().filter(|at| **at > 70 * SECOND).count();
+    assert!(refused.len() < 30 && later < 5, "{refused:?}");
+    // 370 go before, and the others in 1.8 s each.
+    assert!(took < 2_300 * SECOND, "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]

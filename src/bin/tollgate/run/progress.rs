@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tollgate::engine::LaneStatus;
 use tollgate::{LaneSnapshot, Snapshot};
 
 use super::work::Job;
@@ -92,6 +93,9 @@ impl Rates {
         if let Some(waits) = waits {
             text.push_str(&format!("; waits for {waits}"));
         }
+        if let Some(ceiling) = status.ceiling {
+            text.push_str(&format!("; asked to slow down, {} a minute", show::count(ceiling.per_minute)));
+        }
         text.push_str(&format!("; {} under way", status.in_flight));
         for (number, what) in [(lane.counters.retries, "retries"), (lane.counters.rate_limited, "× 429")] {
             if number > 0 {
@@ -106,26 +110,58 @@ fn key(lane: &LaneSnapshot, limit: &tollgate::Limit) -> String {
     format!("{}/{}/{}", lane.account, lane.pool, limit.name())
 }
 
-/// How long the rest takes: by the limits if they hold it, by the rate so far where there are none.
+/// How long the rest takes: by the limits and the ceiling if they hold it, by the rate so far where there are none.
 fn left_after(job: &Job, snapshot: &Snapshot) -> Option<Duration> {
-    let mut longest: Option<f64> = None;
-    for lane in &snapshot.lanes {
-        let rows =
-            job.left.iter().filter(|(pool, _)| *pool == lane.pool).map(|(_, left)| left.load(Relaxed)).sum::<u64>();
-        let admitted = lane.status.admitted;
-        // What is under way has paid already.
-        let rows = rows.saturating_sub(lane.status.in_flight.into());
-        if admitted == 0 || rows == 0 {
-            continue;
-        }
-        for gate in &lane.status.gates {
-            let each = gate.spent as f64 / admitted as f64;
-            let needed = (rows as f64 * each - gate.left as f64).max(0.0);
-            let time = needed * gate.limit.window.as_secs_f64() / gate.limit.amount.max(1) as f64;
-            longest = Some(longest.unwrap_or(0.0).max(time));
-        }
-    }
+    let lanes = snapshot.lanes.iter().filter_map(|lane| {
+        let left = job.left.iter().filter(|(pool, _)| *pool == lane.pool).map(|(_, left)| left.load(Relaxed)).sum();
+        lane_left(&lane.status, left)
+    });
+    let longest = lanes.reduce(f64::max);
     let done = job.tally.done();
     let by_rate = (done > 0).then(|| job.began.elapsed().as_secs_f64() * job.left() as f64 / done as f64);
     Duration::try_from_secs_f64(longest.or(by_rate)?).ok()
+}
+
+/// How long the limits and the ceiling of one lane hold its rows, in seconds; `None` if it has neither.
+fn lane_left(lane: &LaneStatus, rows: u64) -> Option<f64> {
+    // What is under way has paid already.
+    let rows = rows.saturating_sub(lane.in_flight.into()) as f64;
+    if lane.admitted == 0 || rows == 0.0 {
+        return None;
+    }
+    let by_limit = lane.gates.iter().map(|gate| {
+        let each = gate.spent as f64 / lane.admitted as f64;
+        let needed = (rows * each - gate.left as f64).max(0.0);
+        needed * gate.limit.window.as_secs_f64() / gate.limit.amount.max(1) as f64
+    });
+    let by_ceiling = lane.ceiling.map(|ceiling| rows * 60.0 / ceiling.per_minute.max(1) as f64);
+    by_limit.chain(by_ceiling).reduce(f64::max)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use tollgate::engine::{Ask, End, Gates, Machine, Source, Submitted};
+    use tollgate::providers::{Observation, Provider, classify};
+    use tollgate::{Charge, Limit};
+
+    use super::lane_left;
+
+    #[test]
+    fn the_time_left_knows_the_ceiling() {
+        let now = Instant::now();
+        let mut gates = Gates::new(Provider::Openai, Duration::ZERO);
+        gates.set(&[(Limit::rpm(60_000), Source::Configured)], now);
+        let mut lane = Machine::new(gates, now);
+        let ask = Ask { charge: Charge::tokens(100, 0), ..Ask::default() };
+        let Ok(Submitted::Granted(grant)) = lane.submit(ask, || (), now) else { panic!("the lane is empty") };
+        let body = br#"{"error": {"message": "", "type": "rate_limit_error", "code": "slow_down"}}"#;
+        assert_eq!(lane_left(&lane.status(now), 1_000), Some(0.0), "the bucket holds them all");
+
+        let later = now + Duration::from_millis(50);
+        lane.failed(&grant, &classify(Provider::Openai, 429, &Observation::default(), body), later);
+        lane.finish(grant, End::Refused, &[], later);
+        assert_eq!(lane_left(&lane.status(later), 1_000), Some(1_000.0), "one a second");
+    }
 }

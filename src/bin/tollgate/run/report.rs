@@ -42,7 +42,7 @@ pub(crate) struct Report {
     guesses: Option<Guesses>,
     /// Attempts admitted.
     attempts: u64,
-    /// Answers that refused for a limit (429).
+    /// Answers with HTTP 429, whatever they refused for.
     rate_limited: u64,
     retries: u64,
     /// Attempts that failed in other ways.
