@@ -389,13 +389,7 @@ impl Lane {
             state.machine.answered();
         }
         if let Heard::Failure(failure, default_wait) = heard {
-            let retry = failure.retry();
-            if failure.status == 429 || retry == Retry::AfterLimit {
-                state.counters.rate_limited += 1;
-            } else {
-                state.counters.failed += 1;
-            }
-            match retry {
+            match failure.retry() {
                 Retry::AfterLimit => {
                     let named = failure.limit.as_ref().and_then(LimitHit::as_limit);
                     let used = failure.limit.and_then(|limit| limit.used);
