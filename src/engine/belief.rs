@@ -282,7 +282,7 @@ impl Belief {
         if !explained {
             self.note_others(sight, doubtful, unseen);
         } else {
-            self.keep_others(sight, doubtful, unseen);
+            self.keep_others(sight, doubtful, unseen, &verdicts);
         }
     }
 
@@ -345,7 +345,7 @@ impl Belief {
             let Some(rule) = hypothesis.alive.iter().next() else { continue };
             let doubtful = hypothesis.doubtful(doubtful, unseen);
             match &mut hypothesis.book {
-                Book::Refill(book) => book.tighten(sight.used, doubtful.given_back, sight.latest),
+                Book::Refill(book) => book.tighten(Rules::ALL, sight.used, doubtful.given_back, sight.latest),
                 Book::Window(book) if !matches!(hypothesis.shape, Shape::Slice(_)) => {
                     book.note_others(rule, sight, &doubtful.by(rule));
                 }
@@ -355,12 +355,23 @@ impl Belief {
     }
 
     /// The number fits: a bucket is lowered to it all the same, and what others had is looked at again.
-    fn keep_others(&mut self, sight: &Sight, doubtful: &Doubtful, unseen: &[(Shape, (u64, u64))]) {
-        for hypothesis in &mut self.hypotheses {
+    fn keep_others(
+        &mut self,
+        sight: &Sight,
+        doubtful: &Doubtful,
+        unseen: &[(Shape, (u64, u64))],
+        verdicts: &[Vec<(Rule, Verdict)>],
+    ) {
+        for (hypothesis, verdicts) in self.hypotheses.iter_mut().zip(verdicts) {
             let Some(rule) = hypothesis.alive.iter().next() else { continue };
             let doubtful = hypothesis.doubtful(doubtful, unseen);
             match &mut hypothesis.book {
-                Book::Refill(book) => book.tighten(sight.used, doubtful.given_back, sight.earliest),
+                Book::Refill(book) => {
+                    // Those that it contradicts must not be helped along by it.
+                    let fit = verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::Fits);
+                    let fit = fit.fold(Rules::NONE, |all, (rule, _)| all.or(Rules::of(&[*rule])));
+                    book.tighten(fit, sight.used, doubtful.given_back, sight.earliest);
+                }
                 Book::Window(book) if book.has_others() => book.note_others(rule, sight, &doubtful.by(rule)),
                 Book::Window(book) if hypothesis.shape == Shape::Fixed => {
                     book.note_straddling(hypothesis.alive, sight, |rule| doubtful.by(rule));

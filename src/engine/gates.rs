@@ -300,7 +300,7 @@ impl Gates {
             if shown.dimension == Dimension::Requests {
                 sight.noise += around.refused;
                 // Too few in between could be anything.
-                if around.later.surely.saturating_sub(around.later.lately) >= 8.max(shown.amount / 20) {
+                if around.later.surely.saturating_sub(around.later.lately) >= 8.max(sight.used / 20) {
                     let gone = gate.gone_since(around.sent, now);
                     self.stamps.learn(sight.used, gate.used(now), &around.later, gone);
                 }

@@ -83,11 +83,13 @@ impl Refill {
         }
     }
 
-    /// Lowers every book to at least `used`, as it was at `at`; that of real usage to what is left of it after `given_back`.
-    pub(super) fn tighten(&mut self, used: u64, given_back: u64, at: Instant) {
-        let mut used = Amounts::all(used);
-        used[Rule::Usage] = used[Rule::Usage].saturating_sub(given_back);
-        self.tats = self.tats.with(&used, |tat, used| tat.max(self.bucket.tat_of(used, at)));
+    /// Lowers the books of `rules` to at least `used`, as it was at `at`; that of real usage to what is left of it after
+    /// `given_back`.
+    pub(super) fn tighten(&mut self, rules: Rules, used: u64, given_back: u64, at: Instant) {
+        for rule in rules.iter() {
+            let used = if rule == Rule::Usage { used.saturating_sub(given_back) } else { used };
+            self.tats[rule] = self.tats[rule].max(self.bucket.tat_of(used, at));
+        }
     }
 
     /// The provider's number is the truth: nothing is under way.
@@ -210,9 +212,11 @@ mod tests {
         let mut book = book(now);
         book.charge(&Amounts::all(30), now);
         book.give_back(10, 0, now);
-        book.tighten(30, 10, now);
+        book.tighten(Rules::ALL, 30, 10, now);
         assert_eq!([Rule::Usage, Rule::Tokens].map(|rule| book.used(rule, now)), [20, 30]);
-        book.tighten(35, 0, now);
+        book.tighten(Rules::of(&[Rule::Tokens]), 32, 0, now);
+        assert_eq!([Rule::Usage, Rule::Tokens].map(|rule| book.used(rule, now)), [20, 32], "those that it fits");
+        book.tighten(Rules::ALL, 35, 0, now);
         assert_eq!([Rule::Usage, Rule::Tokens].map(|rule| book.used(rule, now)), [35, 35], "somebody else's");
     }
 

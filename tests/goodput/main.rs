@@ -16,4 +16,5 @@ mod score;
 mod workload;
 
 mod figures;
+mod sockets;
 mod truth;

@@ -276,20 +276,26 @@ fn busy(charge: ChargeRule, count: Count, settle: bool) -> World {
 }
 
 #[test]
-fn the_charge_rule_is_found_among_all_and_no_more_is_reserved_than_it_takes() {
-    for (charge, count, settle, rule) in [
-        (ChargeRule::InputPlusCap, Count::Exact, false, Rule::TokensPlusCap),
-        (ChargeRule::InputPlusCap, Count::Characters, false, Rule::CharsPlusCap),
-        (ChargeRule::MaxOfInputAndCap, Count::Exact, false, Rule::TokensOrCap),
-        (ChargeRule::MaxOfInputAndCap, Count::Characters, false, Rule::CharsOrCap),
-        (ChargeRule::InputOnly, Count::Exact, false, Rule::Usage),
-        (ChargeRule::InputPlusCap, Count::Exact, true, Rule::Usage),
-    ] {
+fn dearer_charge_rules_than_the_true_one_are_ruled_out_and_no_more_is_reserved_than_it_takes() {
+    let sums = [Rule::LargerPlusCap, Rule::TokensPlusCap, Rule::CharsPlusCap];
+    // The larger count is always that by characters here.
+    let larger = [Rule::LargerPlusCap, Rule::CharsPlusCap];
+    let cases: [(_, _, _, _, &[Rule]); 6] = [
+        (ChargeRule::InputPlusCap, Count::Exact, false, Rule::TokensPlusCap, &larger),
+        (ChargeRule::InputPlusCap, Count::Characters, false, Rule::CharsPlusCap, &[]),
+        (ChargeRule::MaxOfInputAndCap, Count::Exact, false, Rule::TokensOrCap, &sums),
+        (ChargeRule::MaxOfInputAndCap, Count::Characters, false, Rule::CharsOrCap, &sums),
+        (ChargeRule::InputOnly, Count::Exact, false, Rule::Usage, &sums),
+        (ChargeRule::InputPlusCap, Count::Exact, true, Rule::Usage, &sums),
+    ];
+    for (charge, count, settle, rule, dearer) in cases {
         let mut world = busy(charge, count, settle);
         let gate = world.tpm();
-        assert!(gate.rules.contains(&rule) && world.refused == 0, "{rule:?}: {:?}", gate.rules);
+        let left_over = gate.rules.iter().find(|rule| dearer.contains(rule));
+        assert!(gate.rules.contains(&rule) && left_over.is_none(), "{rule:?}, settled: {settle}: {:?}", gate.rules);
         let remaining = world.book.standing(world.now).tokens.unwrap().remaining;
         assert!((remaining as i64).abs_diff(gate.left) <= 6_000, "{rule:?}: {} here, {remaining} there", gate.left);
+        assert_eq!(world.refused, 0, "{rule:?}");
     }
 }
 
