@@ -223,9 +223,18 @@ impl Belief {
         self.hypotheses.iter_mut().for_each(|hypothesis| hypothesis.book.ended(amounts));
     }
 
-    pub(super) fn settle(&mut self, charged: u64, used: (u64, u64), on_its_way: u64, at: Instant, now: Instant) {
+    /// Corrects a charge of `at` by a rule that settles; see [`Book::settle`].
+    pub(super) fn settle(
+        &mut self,
+        rule: Rule,
+        charged: u64,
+        used: (u64, u64),
+        on_its_way: u64,
+        at: Instant,
+        now: Instant,
+    ) {
         for hypothesis in &mut self.hypotheses {
-            hypothesis.book.settle(charged, used, on_its_way, at, now);
+            hypothesis.book.settle(rule, charged, used, on_its_way, at, now);
         }
     }
 

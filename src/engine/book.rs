@@ -55,28 +55,29 @@ impl Book {
         }
     }
 
-    /// Corrects the charge by the rule of real usage. `input` and `output` make up what was used: some providers count
-    /// output when it is done, so that it leaves a window later.
+    /// Corrects the charge by a rule that settles. `input` and `output` make up what was used: some providers count output
+    /// when it is done, so that it leaves a window later.
     pub(super) fn settle(
         &mut self,
+        rule: Rule,
         charged: u64,
         (input, output): (u64, u64),
         on_its_way: u64,
         at: Instant,
         now: Instant,
     ) {
-        let only_usage = |amount| {
+        let only = |amount| {
             let mut amounts = Amounts::default();
-            amounts[Rule::Usage] = amount;
+            amounts[rule] = amount;
             amounts
         };
         let used = input.saturating_add(output);
         match self {
-            Book::Refill(book) if used < charged => book.give_back(charged - used, on_its_way, now),
-            Book::Refill(book) => book.charge(&only_usage(used - charged), now),
+            Book::Refill(book) if used < charged => book.give_back(rule, charged - used, on_its_way, now),
+            Book::Refill(book) => book.charge(&only(used - charged), now),
             Book::Window(book) => {
-                book.refund(&only_usage(charged.saturating_sub(input)), at);
-                book.charge(&only_usage(output.saturating_add(input.saturating_sub(charged))), now);
+                book.refund(&only(charged.saturating_sub(input)), at);
+                book.charge(&only(output.saturating_add(input.saturating_sub(charged))), now);
             }
             Book::Gauge { .. } => {}
         }

@@ -234,9 +234,14 @@ impl Gate {
         if dimension == Dimension::Requests {
             return;
         }
+        let chars = charged.input_by_chars;
         let (charged, used_now) = (charged.get(dimension), used.get(dimension));
         let input = if dimension == Dimension::OutputTokens { 0 } else { used.input_tokens.min(used_now) };
-        self.belief.settle(charged, (input, used_now - input), on_its_way.get(dimension), at, now);
+        let (output, on_its_way) = (used_now - input, on_its_way.get(dimension));
+        self.belief.settle(Rule::Usage, charged, (input, output), on_its_way, at, now);
+        if dimension == Dimension::Tokens {
+            self.belief.settle(Rule::CharsThenOutput, charged, (chars, output), on_its_way, at, now);
+        }
         self.spent = self.spent.saturating_add(used_now.saturating_sub(charged));
         self.unused = self.unused.saturating_add(charged.saturating_sub(used_now));
     }

@@ -326,6 +326,7 @@ impl Gates {
             unseen: (0, around.unanswered.requests.saturating_sub(1)),
             deviation: if dimension == Dimension::Requests { 0.0 } else { around.deviation },
             undone: (undone[Rule::Usage], if dimension == Dimension::Tokens { undone[Rule::Tokens] } else { 0 }),
+            undone_by_chars: (undone[Rule::CharsThenOutput], undone[Rule::Chars]),
             given_back: around.given_back.get(dimension),
         }
     }

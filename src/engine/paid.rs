@@ -31,8 +31,10 @@ impl Paid {
 
     /// A request turned out to have used this.
     pub(super) fn correct(&mut self, charge: &Charge, used: &Charge) {
-        let usage = &mut self.tokens[Rule::Usage];
-        *usage = usage.saturating_add(used.tokens).saturating_sub(charge.tokens);
+        let by_chars = charge.input_by_chars.saturating_add(used.output_tokens);
+        for (rule, used) in [(Rule::Usage, used.tokens), (Rule::CharsThenOutput, by_chars)] {
+            self.tokens[rule] = self.tokens[rule].saturating_add(used).saturating_sub(charge.tokens);
+        }
         self.input.used = self.input.used.saturating_add(used.input_tokens).saturating_sub(charge.input_tokens);
         self.output.used = self.output.used.saturating_add(used.output_tokens).saturating_sub(charge.output_tokens);
     }

@@ -48,10 +48,10 @@ impl Refill {
         self.tats = self.tats.with(amounts, |tat, n| tat.saturating_sub(self.bucket.in_units(n)));
     }
 
-    /// Gives `n` back by the rule of real usage. What was charged lately and may be `on_its_way` can reach the provider
+    /// Gives `n` back by a rule that settles. What was charged lately and may be `on_its_way` can reach the provider
     /// after its own refund, which a bucket that is full by then does not hold: so much stays charged.
-    pub(super) fn give_back(&mut self, n: u64, on_its_way: u64, now: Instant) {
-        let tat = &mut self.tats[Rule::Usage];
+    pub(super) fn give_back(&mut self, rule: Rule, n: u64, on_its_way: u64, now: Instant) {
+        let tat = &mut self.tats[rule];
         let floor = (*tat).min(self.bucket.tat_of(on_its_way, now));
         *tat = tat.saturating_sub(self.bucket.in_units(n)).max(floor);
     }
@@ -87,7 +87,7 @@ impl Refill {
     /// `given_back`.
     pub(super) fn tighten(&mut self, rules: Rules, used: u64, given_back: u64, at: Instant) {
         for rule in rules.iter() {
-            let used = if rule == Rule::Usage { used.saturating_sub(given_back) } else { used };
+            let used = if Rules::SETTLED.contains(rule) { used.saturating_sub(given_back) } else { used };
             self.tats[rule] = self.tats[rule].max(self.bucket.tat_of(used, at));
         }
     }
@@ -211,7 +211,7 @@ mod tests {
         let now = Instant::now();
         let mut book = book(now);
         book.charge(&Amounts::all(30), now);
-        book.give_back(10, 0, now);
+        book.give_back(Rule::Usage, 10, 0, now);
         book.tighten(Rules::ALL, 30, 10, now);
         assert_eq!([Rule::Usage, Rule::Tokens].map(|rule| book.used(rule, now)), [20, 30]);
         book.tighten(Rules::of(&[Rule::Tokens]), 32, 0, now);
@@ -225,7 +225,7 @@ mod tests {
         let now = Instant::now();
         let mut book = book(now);
         book.charge(&Amounts::all(30), now);
-        book.give_back(25, 12, now);
+        book.give_back(Rule::Usage, 25, 12, now);
         assert_eq!(book.used(Rule::Usage, now), 12, "a full bucket would have lost the rest");
     }
 
@@ -246,7 +246,7 @@ mod tests {
         let now = Instant::now();
         let mut book = book(now);
         book.charge(&Amounts::all(30), now);
-        book.give_back(10, 0, now);
+        book.give_back(Rule::Usage, 10, 0, now);
         book.resize(120, MINUTE, now);
         assert_eq!([Rule::Usage, Rule::Tokens].map(|rule| book.used(rule, now)), [20, 30]);
         assert_eq!(book.full_at(Rule::Tokens, now), now + 15 * SECOND);

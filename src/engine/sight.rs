@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::providers::{Amounts, Rule};
+use crate::providers::{Amounts, Rule, Rules};
 
 /// The server's number for one limit, and when it can have been written down.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +61,8 @@ pub(super) struct Doubtful {
     /// What those that had not been answered when it was sent may have used, and the input of it: by the rule of real usage
     /// a request may be charged for its input alone before it is done.
     pub(super) undone: (u64, u64),
+    /// The same where the input is counted by characters.
+    pub(super) undone_by_chars: (u64, u64),
     /// What was given back by the rule of real usage since the answered request was sent, and may not have been then.
     pub(super) given_back: u64,
 }
@@ -76,9 +78,10 @@ impl Doubtful {
         let spread =
             |n: u64| (3.0 * self.deviation * (n as f64 * (all - n.min(all)) as f64 / all as f64).sqrt()) as u64;
         let low = mean(least).saturating_sub(spread(least));
-        if rule == Rule::Usage {
+        if Rules::SETTLED.contains(rule) {
+            let undone = if rule == Rule::Usage { self.undone } else { self.undone_by_chars };
             let (least, beyond) = (low.saturating_sub(self.given_back), self.given_back.saturating_sub(low));
-            return Unseen { least, most: self.undone_at_most(), beyond };
+            return Unseen { least, most: self.undone_at_most(undone), beyond };
         }
         Unseen { least: low, most: mean(most).saturating_add(spread(most)).min(total), beyond: 0 }
     }
@@ -86,8 +89,7 @@ impl Doubtful {
 
 impl Doubtful {
     /// Of those that the server had seen, the input surely counts.
-    fn undone_at_most(&self) -> u64 {
-        let (all, input) = self.undone;
+    fn undone_at_most(&self, (all, input): (u64, u64)) -> u64 {
         let seen = self.requests - self.unseen.1.min(self.requests);
         let part = u128::from(input) * u128::from(seen) / u128::from(self.requests.max(1));
         let spread = 3.0 * self.deviation * (seen as f64).sqrt();
@@ -112,7 +114,7 @@ mod tests {
 
     fn doubtful(unseen: (u64, u64)) -> Doubtful {
         let (amounts, undone) = (Amounts::all(1_000), (800, 300));
-        Doubtful { requests: 10, amounts, unseen, deviation: 0.0, undone, given_back: 0 }
+        Doubtful { requests: 10, amounts, unseen, deviation: 0.0, undone, undone_by_chars: undone, given_back: 0 }
     }
 
     #[test]

@@ -31,11 +31,13 @@ pub enum Rule {
     Chars,
     /// What was really used. It is known only in the end; until then as much as by any other rule is reserved.
     Usage,
+    /// Input by characters, which nobody corrects, and the real output when it is done; until then likewise.
+    CharsThenOutput,
 }
 
 impl Rule {
     /// Every rule; the first takes the most.
-    pub const ALL: [Rule; 8] = [
+    pub const ALL: [Rule; 9] = [
         Rule::LargerPlusCap,
         Rule::TokensPlusCap,
         Rule::CharsPlusCap,
@@ -44,6 +46,7 @@ impl Rule {
         Rule::Tokens,
         Rule::Chars,
         Rule::Usage,
+        Rule::CharsThenOutput,
     ];
 
     /// What it takes for `charge` when the request is admitted.
@@ -54,13 +57,13 @@ impl Rule {
 
 /// Some of the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rules(u8);
+pub struct Rules(u16);
 
 impl Rules {
     /// None of them.
     pub const NONE: Rules = Rules(0);
     /// All of them.
-    pub const ALL: Rules = Rules(u8::MAX);
+    pub const ALL: Rules = Rules::of(&Rule::ALL);
 
     /// These rules.
     pub const fn of(rules: &[Rule]) -> Self {
@@ -132,11 +135,14 @@ impl Rules {
         })
     }
 
+    /// Those by which a request costs in the end what it really used, or a part of that.
+    pub const SETTLED: Rules = Rules::of(&[Rule::Usage, Rule::CharsThenOutput]);
+
     /// Those that can bind: the first rule takes at least as much as all others at admission, so where it is possible,
     /// only usage beyond the reserve has to be looked at besides.
     #[must_use]
     pub const fn binding(self) -> Self {
-        const DEAREST: Rules = Rules::of(&[Rule::LargerPlusCap, Rule::Usage]);
+        const DEAREST: Rules = Rules::of(&[Rule::LargerPlusCap]).or(Rules::SETTLED);
         if self.contains(Rule::LargerPlusCap) { self.and(DEAREST) } else { self }
     }
 }
@@ -161,6 +167,7 @@ impl Amounts {
             chars.max(cap),
             exact,
             chars,
+            tokens,
             tokens,
         ];
         Self(by_rule.map(|amount| amount.min(tokens)))
@@ -214,7 +221,7 @@ mod tests {
     fn each_rule_takes_its_own_amount() {
         let charge = Charge { requests: 1, tokens: 620, input_tokens: 100, input_by_chars: 120, output_tokens: 500 };
         let amounts = Rule::ALL.map(|rule| rule.amount(Dimension::Tokens, &charge));
-        assert_eq!(amounts, [620, 600, 620, 500, 500, 100, 120, 620]);
+        assert_eq!(amounts, [620, 600, 620, 500, 500, 100, 120, 620, 620]);
         assert!(Rule::ALL.iter().all(|rule| rule.amount(Dimension::Requests, &charge) == 1));
     }
 

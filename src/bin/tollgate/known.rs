@@ -31,6 +31,7 @@ pub(crate) fn rule(gate: &GateStatus) -> Option<String> {
 fn charged(rule: Rule, dimension: Dimension) -> &'static str {
     match (rule, dimension) {
         (Rule::Usage, _) => "real usage",
+        (Rule::CharsThenOutput, _) => "input by characters plus real output",
         // Of one kind of tokens, all other rules take the same.
         (_, Dimension::InputTokens) => "input",
         (_, Dimension::OutputTokens) => "cap",
