@@ -96,6 +96,8 @@ struct World<'a> {
     luck: Rng,
     events: BinaryHeap<Reverse<(Duration, u64, Event)>>,
     planned: u64,
+    /// Until when the server takes in what was sent before.
+    busy: Duration,
     ways: Vec<Way>,
     game: Game,
     trace: bool,
@@ -110,6 +112,7 @@ pub(crate) fn play(row: &Row, requests: &[Request], seed: u64, client: &mut dyn 
         luck: Rng::with_seed(seed ^ 0x6e65_7477_6f72_6b00),
         events: BinaryHeap::new(),
         planned: 0,
+        busy: Duration::ZERO,
         ways: Vec::new(),
         game: Game::default(),
         trace,
@@ -166,7 +169,8 @@ impl World<'_> {
     fn send(&mut self, Send { request, account }: Send, now: Duration) {
         let way = self.ways.len();
         self.ways.push(Way { request, account, admitted: None, answer: Answer::default() });
-        let at = now + self.transit();
+        let at = self.busy.max(now + self.transit());
+        self.busy = at + self.row.intake;
         self.plan(at, Event::Arrival(way));
     }
 

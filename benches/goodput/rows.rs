@@ -28,6 +28,8 @@ pub(crate) struct Row {
     pub(crate) neighbour: bool,
     /// How long an answer takes on average, in seconds.
     pub(crate) latency: f64,
+    /// The server takes in one request each so often: a burst takes its time to get there.
+    pub(crate) intake: Duration,
     pub(crate) told: Told,
     pub(crate) target: Target,
 }
@@ -77,6 +79,7 @@ impl Row {
             halves_at: None,
             neighbour: false,
             latency: 0.8,
+            intake: Duration::ZERO,
             told: Told { provider: Provider::Openai, limits: true, shapes: false },
             target: Target::Time { refused, ratio },
         }
@@ -179,6 +182,13 @@ pub(crate) fn all() -> Vec<Row> {
             }
         }
     }
+    // A server that takes in 300 requests a second, as small gateways and many connections at once do.
+    let slow = |name: String| Row { intake: SECOND / 300, ..Row::new(name, 0, 1.05).compatible(false) };
+    for (name, shape) in [("refill", Shape::Refill), ("fixed", Shape::Fixed), ("sliding", Shape::Sliding)] {
+        for (when, stamp) in [("admission", Stamp::Admission), ("completion", Stamp::Completion)] {
+            rows.push(Row { stamp, ..slow(format!("slow-{name}-{when}")).shaped(shape) });
+        }
+    }
     let rpm_sliced = |name, seconds| {
         // The tokens refill, or the two limits would bind in turns and nobody could reach the larger of their bounds.
         Row { rpm_shape: slice(seconds), ..Row::new(name, 0, 1.05).compatible(true) }
@@ -205,6 +215,17 @@ pub(crate) fn all() -> Vec<Row> {
         Row {
             told: Told { provider: Provider::Compatible, limits: false, shapes: false },
             ..Row::new("limits-and-shape-unknown", 2, 1.08)
+        },
+        Row {
+            told: Told { provider: Provider::Compatible, limits: false, shapes: false },
+            target: Target::Time { refused: 2, ratio: 1.08 },
+            ..slow("slow-limits-unknown".into())
+        },
+        Row {
+            told: Told { provider: Provider::Compatible, limits: false, shapes: false },
+            target: Target::Time { refused: 2, ratio: 1.08 },
+            charge: ChargeRule::MaxOfInputAndCap,
+            ..slow("slow-limits-unknown-max".into())
         },
         Row { halves_at: Some(MINUTE), ..Row::new("limit-halves", 3, 1.08) },
         Row { neighbour: true, ..Row::new("neighbour", 5, 1.10) },

@@ -158,7 +158,9 @@ impl Refill {
     pub(super) fn explains_reset(&self, used: u64, reset: Duration, tolerance: Duration) -> bool {
         let full_in = self.bucket.time_for(used);
         let tolerance = tolerance + full_in / 32;
-        full_in <= reset + tolerance && reset <= full_in + tolerance
+        // The number is a whole one: of the last one used nearly all may be back, or of the next one a bit may be gone.
+        let (least, most) = (used.saturating_sub(1), used.saturating_add(1));
+        self.bucket.time_for(least) <= reset + tolerance && reset <= self.bucket.time_for(most) + tolerance
     }
 }
 
@@ -172,6 +174,14 @@ mod tests {
     /// A bucket of one a second.
     fn book(now: Instant) -> Refill {
         Refill::new(60, MINUTE, Rules::ALL, Duration::ZERO, now)
+    }
+
+    #[test]
+    fn a_reset_tells_parts_of_a_request_that_its_number_does_not() {
+        let book = book(Instant::now());
+        let explains = |used, ms| book.explains_reset(used, Duration::from_millis(ms), Sight::tolerance(SECOND));
+        assert!(explains(1, 1_000) && explains(1, 100) && explains(20, 19_050) && explains(0, 900));
+        assert!(!explains(1, 40_000) && !explains(30, 20_000));
     }
 
     fn sight(used: u64, earliest: Instant, latest: Instant) -> Sight {
