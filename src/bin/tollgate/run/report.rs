@@ -15,6 +15,7 @@ use tollgate::providers::Rule;
 use tollgate::{CacheStats, EndpointSnapshot, LaneSnapshot, Shape, Snapshot};
 
 use super::check::Checked;
+use super::failures::Kind;
 use super::work::Job;
 use crate::{known, show};
 
@@ -49,6 +50,8 @@ pub(crate) struct Report {
     /// Times that the provider was failing for everybody, and was waited for.
     outages: u64,
     interrupted: bool,
+    /// Why rows failed in this run, the most frequent first.
+    failures: Vec<Kind>,
     /// How often the cache helped; missing without one.
     #[serde(skip_serializing_if = "Option::is_none")]
     cache: Option<CacheStats>,
@@ -189,6 +192,7 @@ impl Report {
             failed_attempts: sum(|lane| lane.counters.failed),
             outages: sum(|lane| lane.counters.outages),
             interrupted: job.stop.interrupted(),
+            failures: job.failures.kinds(),
             cache: job.scheduler.cache_stats(),
             mock,
         }
@@ -197,6 +201,10 @@ impl Report {
     /// Whether every row that there is to do is done, and how many of all failed.
     pub(crate) fn failures(&self) -> u64 {
         self.rows.failed + self.rows.failed_before
+    }
+
+    pub(crate) fn reasons(&self) -> &[Kind] {
+        &self.failures
     }
 
     pub(crate) fn left(&self) -> u64 {
