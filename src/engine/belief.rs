@@ -578,7 +578,7 @@ impl Hypothesis {
 }
 
 /// The part of `limit` that fits into a slice of this length.
-fn slice(limit: &Limit, length: Duration) -> u64 {
+pub(super) fn slice(limit: &Limit, length: Duration) -> u64 {
     let part = u128::from(limit.amount) * length.as_nanos();
     u64::try_from(part.div_ceil(limit.window.as_nanos().max(1))).unwrap_or(u64::MAX).min(limit.amount)
 }

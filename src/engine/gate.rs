@@ -59,6 +59,8 @@ impl Ground {
 pub struct Gate {
     limit: Limit,
     source: Source,
+    /// Since when this number is in force.
+    since: Instant,
     belief: Belief,
     ground: Ground,
     /// The allowance until the first answer.
@@ -109,6 +111,9 @@ pub struct GateStatus {
     pub blocked_for: Option<Duration>,
     /// Everything charged since the start, less what was refunded.
     pub spent: u64,
+    /// What the requests that were answered well have taken for sure: their sum by the cheapest rule that is still possible. `None`
+    /// if the limit was another one when the first of them was sent, or was not known.
+    pub spent_least: Option<u64>,
 }
 
 impl GateStatus {
@@ -132,6 +137,7 @@ impl Gate {
         Self {
             limit,
             source,
+            since: now,
             belief: Belief::new(limit, shape, rules, ground.margin, now, ground.wall_at(now)),
             ground,
             careful: Some(Careful(Bucket::new(limit.amount.div_ceil(CAREFUL), limit.window / CAREFUL as u32, now))),
@@ -372,6 +378,7 @@ impl Gate {
         if (limit.amount, limit.window) != (self.limit.amount, self.limit.window) {
             self.belief.resize(limit, now);
             self.blocked_until = None;
+            self.since = now;
         }
         self.limit = limit;
         self.source = source;
@@ -382,8 +389,16 @@ impl Gate {
         amount > 0 && (amount < self.limit.amount || (amount > self.limit.amount && self.source != Source::Configured))
     }
 
-    /// The gate as it stands.
-    pub(super) fn status(&mut self, now: Instant) -> GateStatus {
+    /// What was taken for sure of what each rule takes; see [`GateStatus::spent_least`]. `first` is when the first request went.
+    pub(super) fn spent_least(&self, taken: &Paid, first: Option<Instant>) -> Option<u64> {
+        // A window that was computed from a header may be another one until the next headers agree.
+        let known = self.agreed.is_none() && first.is_none_or(|first| self.since <= first);
+        let by_rule = taken.by_rule(self.limit.dimension);
+        known.then(|| self.belief.rules().iter().map(|rule| by_rule[rule]).min().unwrap_or(0))
+    }
+
+    /// The gate as it stands, where `taken` is what was answered well since `first`.
+    pub(super) fn status(&mut self, taken: &Paid, first: Option<Instant>, now: Instant) -> GateStatus {
         let (used, full_at) = self.belief.used(now);
         let rules = self.belief.rules();
         let left = i128::from(self.limit.amount) - i128::from(used);
@@ -397,6 +412,7 @@ impl Gate {
             full_in: full_at - now,
             blocked_for: self.blocked_until.filter(|until| *until > now).map(|until| until - now),
             spent: if rules == Rules::of(&[Rule::Usage]) { self.spent.saturating_sub(self.unused) } else { self.spent },
+            spent_least: self.spent_least(taken, first),
         }
     }
 }

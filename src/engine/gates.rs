@@ -365,9 +365,9 @@ impl Gates {
         blocked
     }
 
-    /// The gates as they stand.
-    pub fn status(&mut self, now: Instant) -> Vec<GateStatus> {
-        self.gates.iter_mut().map(|gate| gate.status(now)).collect()
+    /// The gates as they stand, where `taken` is what was answered well since `first`.
+    pub(super) fn status(&mut self, taken: &Paid, first: Option<Instant>, now: Instant) -> Vec<GateStatus> {
+        self.gates.iter_mut().map(|gate| gate.status(taken, first, now)).collect()
     }
 
     /// Whether there is a limit per day or longer.
@@ -502,7 +502,7 @@ mod tests {
     }
 
     fn left(gates: &mut Gates, now: Instant) -> Vec<i64> {
-        gates.status(now).iter().map(|gate| gate.left).collect()
+        gates.status(&Paid::default(), None, now).iter().map(|gate| gate.left).collect()
     }
 
     #[test]
@@ -554,11 +554,11 @@ mod tests {
             rounding: 0,
         };
         gates.read(std::slice::from_ref(&reading), &around(now), now);
-        assert_eq!(gates.status(now)[0].limit, Limit::tpm(600));
+        assert_eq!(gates.gates[0].limit(), Limit::tpm(600));
         reading.limit = Some(5_000);
         let mut gates = self::gates(&[Limit::tpm(1_000)], now);
         gates.read(&[reading], &around(now), now);
-        assert_eq!(gates.status(now)[0].limit, Limit::tpm(1_000));
+        assert_eq!(gates.gates[0].limit(), Limit::tpm(1_000));
     }
 
     #[test]

@@ -284,6 +284,9 @@ pub struct Machine<T> {
     granted: Paid,
     /// The part of it that has ended.
     done: Paid,
+    /// What requests that were answered well were charged, and that sum when the last request went.
+    taken: Paid,
+    taken_before: Paid,
     sent: Sent,
     /// When the last two marks were made, at least [`TRANSIT`] apart, and what had been granted before.
     marks: [(Instant, Paid); 2],
@@ -322,6 +325,8 @@ impl<T> Machine<T> {
             arrivals: 0,
             granted: Paid::default(),
             done: Paid::default(),
+            taken: Paid::default(),
+            taken_before: Paid::default(),
             sent: Sent::default(),
             marks: [(now, Paid::default()); 2],
             under_way: Charge::default(),
@@ -581,6 +586,10 @@ impl<T> Machine<T> {
     /// The request of `grant`, which is about to be [finished](Machine::finish), was answered well.
     pub fn went_well(&mut self, grant: &Grant, end: End, now: Instant) {
         let tokens = if let End::Used(used) = end { Some(used.output_tokens) } else { None };
+        self.taken.add(&grant.charge);
+        if let End::Used(used) = &end {
+            self.taken.correct(&grant.charge, used);
+        }
         self.ceiling.went_well(grant.at, now);
         self.places.went_well(grant.at, tokens, now);
         self.breaker.answered(grant.number, Some(now.saturating_duration_since(grant.at)), now);
@@ -681,8 +690,11 @@ impl<T> Machine<T> {
     /// The lane as it stands.
     pub fn status(&mut self, now: Instant) -> LaneStatus {
         let binding = self.held_by(now);
+        let predictions = self.predictors.record();
+        // Without a cap, the provider may count an output when it is complete: later than the last request was let go.
+        let taken = if predictions.requests > 0 { &self.taken.by_then(&self.taken_before) } else { &self.taken };
         LaneStatus {
-            gates: self.gates.status(now),
+            gates: self.gates.status(taken, self.first, now),
             waiting: self.queue.len(),
             in_flight: self.in_flight,
             max_in_flight: self.places.limit(),
@@ -697,7 +709,7 @@ impl<T> Machine<T> {
                 .map_or(Duration::ZERO, |(last, first)| last.saturating_duration_since(first)),
             estimated: self.estimated,
             used: self.used,
-            predictions: self.predictors.record(),
+            predictions,
         }
     }
 
@@ -874,6 +886,7 @@ impl<T> Machine<T> {
             self.tried.clear();
         }
         self.admitted += 1;
+        self.taken_before = self.taken;
         self.granted.add(&charge);
         self.sent.count(now);
         self.under_way = self.under_way.plus(&charge);

@@ -3,6 +3,7 @@
 
 mod belief;
 mod book;
+mod bound;
 mod breaker;
 mod bucket;
 mod ceiling;

@@ -60,6 +60,15 @@ impl Paid {
         }
     }
 
+    /// The same requests, of whose real usage only as much is counted as `before`.
+    pub(super) fn by_then(&self, before: &Paid) -> Self {
+        let mut sum = *self;
+        sum.tokens[Rule::Usage] = before.tokens[Rule::Usage];
+        sum.input.used = before.input.used;
+        sum.output.used = before.output.used;
+        sum
+    }
+
     /// The standard deviation of the tokens of a charge, told the sum of their squares.
     pub(super) fn deviation(&self, squares: f64) -> f64 {
         let requests = self.requests.max(1) as f64;

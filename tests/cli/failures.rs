@@ -1,11 +1,13 @@
 //! Rows that fail.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::json;
 use tollgate::mock::{Faults, Latency, MockConfig, Outage, OutageKind};
 
-use super::world::{Recorder, Server, World, batch};
+use super::world::{Recorder, Running, Server, World, batch};
 
 #[test]
 fn a_row_that_fails_for_good_is_in_the_output_with_what_the_provider_said() {
@@ -90,4 +92,33 @@ fn a_provider_that_is_not_there_is_said_without_running_through_the_whole_file()
     let server = Recorder::ok();
     world.run(&format!("run in.jsonl --retry-failed {}", server.at())).expect(0);
     assert_eq!(world.results("in.results.jsonl").len(), 2_000);
+}
+
+#[test]
+fn why_rows_failed_is_said_with_advice_and_counted_in_the_report() {
+    let world = World::new();
+    let answer =
+        r#"{"error": {"message": "Incorrect API key provided: sk-canary-0123456789.", "code": "invalid_api_key"}}"#;
+    let server = Recorder::start(move |_| (401, answer.to_owned()));
+    world.requests("in.jsonl", 0..20);
+    let run = world.run(&format!("run in.jsonl --report report.json {}", server.at())).expect(1);
+    let run =
+        run.says("20 × 401 invalid_api_key: Incorrect API key provided: ***. (the API key is not accepted; check");
+    assert!(!run.err.contains("canary"), "{}", run.err);
+    let failures = world.report()["failures"].clone();
+    assert_eq!((&failures[0]["kind"], &failures[0]["count"]), (&json!("401 invalid_api_key"), &json!(20)));
+    assert!(failures[0]["example"].as_str().unwrap().starts_with("401 invalid_api_key: Incorrect"), "{failures}");
+}
+
+#[test]
+fn a_host_without_an_address_is_named_while_it_is_tried_again() {
+    let world = World::new();
+    world.requests("in.jsonl", 0..3);
+    let mut command = world.tollgate("run in.jsonl --base-url http://no-such-host.invalid/v1 --unlimited");
+    let mut run = Running::of(command.env("OPENAI_API_KEY", "sk-none").stderr(Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(run.child().stderr.take().unwrap()).lines().map_while(Result::ok);
+    let line = lines.find(|line| line.starts_with("0 of 3 rows")).unwrap();
+    assert!(line.contains("no answer from no-such-host.invalid: dns error"), "{line}");
+    assert!(line.contains("; trying again"), "{line}");
+    run.kill();
 }

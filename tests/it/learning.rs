@@ -245,7 +245,7 @@ fn what_was_known_before_is_known_at_once_where_the_number_is_the_same() {
         let mut gates = Gates::new(Provider::Compatible, MARGIN);
         gates.set(&[(limit, Source::Configured)], now);
         gates.recall(known, from_header, &[Shape::Fixed], &[], &[Rule::TokensOrCap], now);
-        gates.status(now)
+        Machine::<()>::new(gates, now).status(now).gates
     };
     let gates = recalled(limit, false);
     assert_eq!((&gates[0].shapes[..], &gates[0].rules[..]), (&[Shape::Fixed][..], &[Rule::TokensOrCap][..]));

@@ -6,6 +6,7 @@
 
 mod check;
 mod console;
+mod failures;
 mod input;
 mod journal;
 mod memory;
@@ -32,6 +33,7 @@ use tollgate::{Builder, Event, Scheduler, tokens};
 
 use self::check::{Check, Checked};
 use self::console::Console;
+use self::failures::{Failures, Silence};
 use self::input::Input;
 use self::memory::Memory;
 use self::metrics::Metrics;
@@ -124,6 +126,8 @@ pub(crate) async fn run(args: RunArgs) -> Result<Exit> {
         console,
         memory,
         tally: Tally::default(),
+        failures: Failures::default(),
+        silence: Silence::default(),
         began: Instant::now(),
         uncertain,
         left,
@@ -196,6 +200,7 @@ async fn finish(
         return Err(error);
     }
     job.console.say(&figures.tables());
+    failures::lines(figures.reasons()).iter().for_each(|line| job.console.say(line));
     Ok(conclude(&job, settings, &figures))
 }
 

@@ -36,14 +36,14 @@ pub(crate) async fn watch(job: Arc<Job>, rows: u64) {
         let lanes = snapshot.lanes.iter().filter(|lane| lane.status.admitted > 0 || lane.status.waiting > 0);
         let lanes = lanes.map(|lane| rates.describe(lane, now));
         let done = rows.saturating_sub(job.left());
+        let wrong = job.silence.reason().map(|reason| format!("{reason}; trying again"));
+        let lanes: Vec<_> = wrong.into_iter().chain(lanes).collect();
         match job.console.bar() {
             Some(bar) => {
                 bar.set_position(done);
-                let text: Vec<_> = lanes.collect();
-                bar.set_message(format!("{}{}", text.join("\n"), left.unwrap_or_default()));
+                bar.set_message(format!("{}{}", lanes.join("\n"), left.unwrap_or_default()));
             }
             None => {
-                let lanes: Vec<_> = lanes.collect();
                 let (done, rows) = (show::count(done), show::count(rows));
                 job.console.say(&format!("{done} of {rows} rows{}; {}", left.unwrap_or_default(), lanes.join("; ")));
             }

@@ -15,6 +15,7 @@ use tollgate::providers::Rule;
 use tollgate::{CacheStats, EndpointSnapshot, LaneSnapshot, Shape, Snapshot};
 
 use super::check::Checked;
+use super::failures::Kind;
 use super::work::Job;
 use crate::{known, show};
 
@@ -26,10 +27,9 @@ pub(crate) struct Report {
     elapsed_s: f64,
     /// From the first admission to the last.
     admission_span_s: f64,
-    /// The least time in which the limits could have admitted this much: for each, `max(0, (spent − amount) · window / amount)`,
-    /// and of those the longest.
+    /// The least time in which the limits could have admitted this much: the longest of those that are known.
     lower_bound_s: f64,
-    /// The span against that bound; `null` where nothing had to wait.
+    /// The span against that bound; `null` where no limit is known to have held it.
     ratio: Option<f64>,
     limits: Vec<LimitUse>,
     /// How the calls of each address went in the last minutes.
@@ -50,6 +50,8 @@ pub(crate) struct Report {
     /// Times that the provider was failing for everybody, and was waited for.
     outages: u64,
     interrupted: bool,
+    /// Why rows failed in this run, the most frequent first.
+    failures: Vec<Kind>,
     /// How often the cache helped; missing without one.
     #[serde(skip_serializing_if = "Option::is_none")]
     cache: Option<CacheStats>,
@@ -123,7 +125,9 @@ struct LimitUse {
     spent: u64,
     /// What was spent against all that the limit allowed: a full bucket, and what flowed in over the lane's own span.
     r#use: f64,
-    lower_bound_s: f64,
+    /// The least time in which it could have let this much pass, whichever of the shapes and rules is true; `null` where the limit
+    /// changed or was found on the way.
+    lower_bound_s: Option<f64>,
 }
 
 impl LimitUse {
@@ -148,7 +152,7 @@ impl LimitUse {
                 source: known::source(&gate.source),
                 spent: gate.spent,
                 r#use: (spent / (amount * (1.0 + lane.status.span.as_secs_f64() / window))).min(1.0),
-                lower_bound_s: ((spent - amount) * window / amount).max(0.0),
+                lower_bound_s: gate.least_time().map(|time| time.as_secs_f64()),
             }
         })
     }
@@ -160,7 +164,7 @@ impl Report {
         let lanes: Vec<_> = lanes.into_iter().filter(|lane| lane.status.admitted > 0).collect();
         let limits: Vec<_> = lanes.iter().flat_map(LimitUse::all).collect();
         let sum = |figure: fn(&LaneSnapshot) -> u64| lanes.iter().map(figure).fold(0, u64::saturating_add);
-        let lower_bound_s = limits.iter().map(|limit| limit.lower_bound_s).fold(0.0, f64::max);
+        let lower_bound_s = limits.iter().filter_map(|limit| limit.lower_bound_s).fold(0.0, f64::max);
         let admission_span_s = job.tally.span().as_secs_f64();
         Self {
             rows: Rows {
@@ -188,6 +192,7 @@ impl Report {
             failed_attempts: sum(|lane| lane.counters.failed),
             outages: sum(|lane| lane.counters.outages),
             interrupted: job.stop.interrupted(),
+            failures: job.failures.kinds(),
             cache: job.scheduler.cache_stats(),
             mock,
         }
@@ -196,6 +201,10 @@ impl Report {
     /// Whether every row that there is to do is done, and how many of all failed.
     pub(crate) fn failures(&self) -> u64 {
         self.rows.failed + self.rows.failed_before
+    }
+
+    pub(crate) fn reasons(&self) -> &[Kind] {
+        &self.failures
     }
 
     pub(crate) fn left(&self) -> u64 {
@@ -235,7 +244,12 @@ impl Report {
                 row("first to last admission", time(self.admission_span_s));
                 row("the least that the limits allow", format!("{} (ratio {ratio:.3})", time(self.lower_bound_s)));
             }
-            None => row("first to last admission", format!("{}, not held by a limit", time(self.admission_span_s))),
+            None => {
+                // A bound of zero says little where a laxer shape is possible than the one that the limits may have.
+                let known = |limit: &LimitUse| limit.lower_bound_s.is_some() && limit.shapes.len() == 1;
+                let free = if self.limits.iter().all(known) { ", not held by a limit" } else { "" };
+                row("first to last admission", format!("{}{free}", time(self.admission_span_s)));
+            }
         }
         if self.estimated_tokens > 0 {
             let share = show::share(self.used_tokens as f64 / self.estimated_tokens as f64);

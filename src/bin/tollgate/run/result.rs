@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use tollgate::providers::{self, Class, Observation};
 use tollgate::{AcquireError, Error, Failure, Provider, Refusal, Secret};
 
+use super::failures::no_answer;
 use super::row::Row;
 
 /// What a provider answered.
@@ -24,6 +25,10 @@ pub(crate) struct Answer {
 pub(crate) struct Fault {
     pub(crate) code: String,
     pub(crate) message: String,
+    /// Status and code, for the count of such failures.
+    pub(crate) kind: String,
+    /// All of it in a line, with advice.
+    pub(crate) told: String,
     /// Others will meet the same: the key, the account, the address.
     pub(crate) general: bool,
 }
@@ -39,11 +44,9 @@ impl Outcome {
     /// What an answer means.
     pub(crate) fn of_answer(answer: Answer) -> Self {
         let fault = if (200..300).contains(&answer.status) {
-            json(&answer.body).is_none().then(|| Fault {
-                code: "invalid_answer".to_owned(),
-                message: "the answer is not JSON".to_owned(),
-                general: false,
-            })
+            json(&answer.body)
+                .is_none()
+                .then(|| Fault::new("invalid_answer", "the answer is not JSON".to_owned(), false))
         } else {
             let failure = providers::classify(answer.provider, answer.status, &Observation::default(), &answer.body);
             Some(Fault::of_failure(&failure))
@@ -57,24 +60,42 @@ impl Outcome {
             (Error::Refused { reason: AcquireError::Refused(Refusal::Retired { failure, .. }), .. }, _) => {
                 Fault::of_failure(failure)
             }
-            (Error::Refused { reason, .. }, _) => Fault {
-                code: match reason {
-                    AcquireError::Refused(Refusal::TooLarge { .. }) => "request_too_large".to_owned(),
-                    AcquireError::Refused(Refusal::BreakerOpen { .. }) => "provider_failing".to_owned(),
-                    _ => "not_sent".to_owned(),
-                },
-                message: reason.to_string(),
+            (Error::Refused { reason, .. }, last) => {
+                let code = match reason {
+                    AcquireError::Refused(Refusal::TooLarge { .. }) => "request_too_large",
+                    AcquireError::Refused(Refusal::BreakerOpen { .. }) => "provider_failing",
+                    _ => "not_sent",
+                };
                 // All the others wait for the same.
-                general: matches!(reason, AcquireError::Refused(Refusal::BreakerOpen { .. })),
-            },
+                let general = matches!(reason, AcquireError::Refused(Refusal::BreakerOpen { .. }));
+                let mut fault = Fault::new(code, reason.to_string(), general);
+                if let Some(last) = last {
+                    fault.told = format!("{}; before: {last}", fault.told);
+                }
+                fault
+            }
+            (Error::Call { error, failure, .. }, _) if failure.as_ref().is_none_or(|failure| failure.status == 0) => {
+                let fault = match failure {
+                    Some(failure) => Fault::of_failure(failure),
+                    None => Fault::new("no_answer", chain(error), true),
+                };
+                Fault { told: format!("{} (tollgate doctor finds out why)", no_answer(error)), ..fault }
+            }
             (_, Some(failure)) => Fault::of_failure(failure),
-            (other, None) => Fault { code: "no_answer".to_owned(), message: chain(other), general: true },
+            (other, None) => Fault::new("no_answer", chain(other), true),
         };
         Self { answer: None, fault: Some(fault) }
     }
 }
 
+/// More of a message than this, a page of HTML for example, tells no more.
+const TOLD: usize = 200;
+
 impl Fault {
+    fn new(code: &str, message: String, general: bool) -> Self {
+        Self { code: code.to_owned(), kind: code.to_owned(), told: format!("{code}: {message}"), message, general }
+    }
+
     fn of_failure(failure: &Failure) -> Self {
         let code = match (&failure.code, failure.status) {
             (Some(code), _) => code.clone(),
@@ -83,8 +104,25 @@ impl Fault {
         };
         let message =
             if failure.message.is_empty() { failure.class.advice().to_owned() } else { failure.message.clone() };
-        Self { code, message, general: failure.status == 0 || failure.class.is_account_wide() }
+        let kind = if failure.status == 0 { code.clone() } else { format!("{} {code}", failure.status) };
+        Self {
+            kind,
+            told: told(failure),
+            code,
+            message,
+            general: failure.status == 0 || failure.class.is_account_wide(),
+        }
     }
+}
+
+/// `401 invalid_api_key: … (advice)`, with no more of the message than a line holds.
+pub(crate) fn told(failure: &Failure) -> String {
+    let mut brief = failure.clone();
+    if let Some((cut, _)) = brief.message.char_indices().nth(TOLD) {
+        brief.message.truncate(cut);
+        brief.message.push('…');
+    }
+    brief.to_string()
 }
 
 /// `Class::RateLimited` as `rate_limited`.

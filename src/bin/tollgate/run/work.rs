@@ -19,10 +19,11 @@ use tollgate::{Attempt, Error, Lookup, Reply, Request, Scheduler, Target};
 
 use super::check::{Place, Queue};
 use super::console::Console;
+use super::failures::{Failures, Silence, no_answer};
 use super::input::{Input, Places};
 use super::memory::Memory;
 use super::output::Output;
-use super::result::{Answer, Mask, Outcome, json, line};
+use super::result::{Answer, Mask, Outcome, json, line, told};
 use super::row::{Id, Row, Shape};
 use super::tally::Tally;
 use crate::stop::{Level, Stop};
@@ -45,6 +46,8 @@ pub(crate) struct Job {
     /// Where what is found out about limits is kept.
     pub(crate) memory: Option<Memory>,
     pub(crate) tally: Tally,
+    pub(crate) failures: Failures,
+    pub(crate) silence: Silence,
     pub(crate) began: Instant,
     /// Rows that were sent by an earlier run and have no result.
     pub(crate) uncertain: HashSet<Id>,
@@ -123,6 +126,7 @@ impl Job {
             Some(fault) => {
                 let text = self.mask.clean(format!("{}: {}: {}", row.custom_id, fault.code, fault.message));
                 self.console.detail(&text);
+                self.failures.note(&self.mask.clean(fault.kind), &self.mask.clean(fault.told));
                 if self.tally.failed(fault.general) == HOPELESS {
                     let _ = self.trouble.set(self.mask.clean(fault.message));
                     self.stop.raise(Level::Drain);
@@ -183,6 +187,20 @@ impl Job {
         if self.output.journal().is_some_and(|journal| !journal.sent(row.id, &self.stop)) {
             return Ok(None);
         }
+        let answer = self.called(attempt, row).await;
+        match &answer {
+            Ok(answer) if answer.status >= 500 => {
+                let nothing = Observation::default();
+                let failure = providers::classify(answer.provider, answer.status, &nothing, &answer.body);
+                self.silence.met(self.mask.clean(told(&failure)));
+            }
+            Ok(_) => self.silence.over(),
+            Err(error) => self.silence.met(self.mask.clean(no_answer(error))),
+        }
+        answer.map(Some)
+    }
+
+    async fn called(&self, attempt: &Attempt, row: &Row) -> Result<Answer, reqwest::Error> {
         let response = self.scheduler.post(attempt, &row.path, row.body.clone()).send().await?;
         let status = response.status().as_u16();
         attempt.answer(status, response.headers());
@@ -200,7 +218,7 @@ impl Job {
         } else if json(&body).is_none() {
             attempt.unusable("the answer is not JSON");
         }
-        Ok(Some(Answer { provider: attempt.provider(), status, request_id, body }))
+        Ok(Answer { provider: attempt.provider(), status, request_id, body })
     }
 }
 
