@@ -12,7 +12,11 @@ use tollgate::{Failure, Provider};
 use super::args::DoctorArgs;
 use super::finding::Finding;
 use super::report::Report;
+use super::spoken::{Meaning, meaning};
 use super::verdict::Verdict;
+
+/// What passes with time, as a connection that breaks may.
+const NO_ANSWER: u16 = 504;
 
 /// The report on the error that was typed, named or piped.
 pub(super) fn explain(args: &DoctorArgs, typed: &str) -> Result<Report> {
@@ -22,11 +26,24 @@ pub(super) fn explain(args: &DoctorArgs, typed: &str) -> Result<Report> {
     let headers = observe(provider, &pasted.headers, crate::clock::wall());
     // Without a status the codes tell, as for an error inside of a stream.
     let failure = classify(provider, status.unwrap_or(200), &headers, pasted.body.as_bytes());
-    let unclear = status.is_none() && failure.code.is_none();
-    let verdict = if unclear { Verdict::Unclear } else { Verdict::of_class(failure.class) };
-    let sentence = match unclear {
-        true => "the text alone does not tell; add the HTTP status by --status N".to_owned(),
-        false => failure.advice(),
+    // A code tells all; a status alone leaves open whether a 429 is a limit or the want of money.
+    let said = if failure.code.is_none() { meaning(&pasted.body) } else { None };
+    let failure = match (status, said) {
+        (None | Some(429), Some(Meaning::NoMoney)) => {
+            let body = json!({"error": {"message": failure.message, "code": "insufficient_quota"}}).to_string();
+            classify(provider, 429, &headers, body.as_bytes())
+        }
+        (None, Some(Meaning::Status(status))) => classify(provider, status, &headers, pasted.body.as_bytes()),
+        (None, Some(Meaning::NoAnswer(_))) => classify(provider, NO_ANSWER, &headers, pasted.body.as_bytes()),
+        _ => failure,
+    };
+    let unclear = status.is_none() && failure.code.is_none() && said.is_none();
+    let (verdict, sentence) = match (status, said) {
+        _ if unclear => {
+            (Verdict::Unclear, "the text alone does not tell; add the HTTP status by --status N".to_owned())
+        }
+        (None, Some(Meaning::NoAnswer(advice))) => (Verdict::Network, advice.to_owned()),
+        _ => (Verdict::of_class(failure.class), failure.advice()),
     };
     let about = json!({
         "provider": provider,
@@ -241,6 +258,61 @@ mod tests {
             let args = DoctorArgs::parse_from(["doctor", "--explain", &body, "--status", &row["status"].to_string()]);
             let report = explain(&args, &body).unwrap();
             assert_eq!(report.verdict, verdict(row["class"].as_str().unwrap()), "{line}");
+        }
+    }
+
+    #[test]
+    fn bare_messages_are_understood() {
+        let tpm = "Rate limit reached for gpt-4o in organization org-x on tokens per min (TPM): Limit 30000, Used 24102, \
+                   Requested 7758. Please try again in 3.72s.";
+        let rpm = "Rate limit reached for gpt-4o on requests per min (RPM): Limit 500, Used 500, Requested 1. Please try again in 120ms.";
+        let rpd = "Rate limit reached for gpt-4o on requests per day (RPD): Limit 200, Used 200, Requested 1. Please try again in 7m12s.";
+        let large = "Request too large for gpt-4o on tokens per min (TPM): Limit 30000, Requested 40000.";
+        let gemini = "You exceeded your current quota, please check your plan and billing details. * Quota exceeded for metric: \
+                      generativelanguage.googleapis.com/generate_content_free_tier_requests, limit: 15, model: gemini-2.0-flash";
+        let rows = [
+            (tpm, Verdict::Limits, "the limit TPM 30000 is reached; send again in 3.7s"),
+            (rpm, Verdict::Limits, "the limit RPM 500 is reached"),
+            (rpd, Verdict::Limits, "the limit RPD 200 is reached"),
+            (large, Verdict::Request, "takes 40000 tokens"),
+            (
+                "This model's maximum context length is 8192 tokens. However, you requested 9000.",
+                Verdict::Request,
+                "shorten",
+            ),
+            ("Incorrect API key provided: sk-abc*****xyz.", Verdict::Key, "not accepted"),
+            (
+                "You exceeded your current quota, please check your plan and billing details.",
+                Verdict::Billing,
+                "no credit",
+            ),
+            ("429 You exceeded your current quota, please check your plan", Verdict::Billing, "no credit"),
+            ("insufficient_quota", Verdict::Billing, "no credit"),
+            (gemini, Verdict::Limits, "limit"),
+            ("connection reset by peer", Verdict::Network, "broke"),
+            ("read ECONNRESET", Verdict::Network, "broke"),
+            ("dns error: failed to lookup address information", Verdict::Network, "looked up"),
+            ("getaddrinfo ENOTFOUND api.openai.com", Verdict::Network, "looked up"),
+            ("operation timed out", Verdict::Network, "in time"),
+            ("openai.APITimeoutError: Request timed out.", Verdict::Network, "in time"),
+            ("openai.APIConnectionError: Connection error.", Verdict::Network, "no connection"),
+            ("APIConnectionError", Verdict::Network, "no connection"),
+            ("<html>\n<head><title>502 Bad Gateway</title></head></html>", Verdict::Provider, "failed"),
+            ("503 Service Unavailable", Verdict::Provider, "overloaded"),
+            (
+                "RateLimitError: Error code: 429 - {'error': {'message': 'Rate limit reached for gpt-4o on tokens per min (TPM): \
+              Limit 30000, Used 30000, Requested 100. Please try again in 200ms.', 'code': 'rate_limit_exceeded'}}",
+                Verdict::Limits,
+                "the limit TPM 30000",
+            ),
+            ("RateLimitError", Verdict::Limits, "limit"),
+            ("it does not work", Verdict::Unclear, "--status"),
+            ("", Verdict::Unclear, "--status"),
+        ];
+        for (text, verdict, sentence) in rows {
+            let report = explain(&DoctorArgs::parse_from(["doctor", "--explain", text]), text).unwrap();
+            assert_eq!(report.verdict, verdict, "{text}");
+            assert!(report.sentence.contains(sentence), "{text}: {}", report.sentence);
         }
     }
 

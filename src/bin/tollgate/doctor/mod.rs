@@ -12,6 +12,7 @@ mod finding;
 mod limits;
 mod network;
 mod report;
+mod spoken;
 mod status;
 mod subject;
 mod verdict;
