@@ -543,8 +543,10 @@ impl<T> Machine<T> {
         if answered && test != Overdrawn::default() {
             self.gates.test_passed(test, at);
         }
-        let around = self.around(&grant, self.in_flight == 0, now);
-        self.gates.read(readings, &around, now);
+        if !readings.is_empty() {
+            let around = self.around(&grant, self.in_flight == 0, now);
+            self.gates.read(readings, &around, now);
+        }
         if end != End::Unsent && self.gates.is_empty() {
             self.gates.answered();
         }

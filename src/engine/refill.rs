@@ -33,10 +33,15 @@ impl Refill {
 
     pub(super) fn charge(&mut self, amounts: &Amounts, now: Instant) {
         let clock = self.bucket.clock_up(now);
-        self.restarted = self.restarted.with(&self.tats, |at, tat| if tat < clock { clock } else { at });
-        self.tats = self.tats.with(amounts, |tat, n| {
-            if n == 0 { tat } else { self.bucket.bounded(tat.max(clock).saturating_add(self.bucket.in_units(n))) }
-        });
+        for rule in Rule::ALL {
+            let (tat, n) = (&mut self.tats[rule], amounts[rule]);
+            if *tat < clock {
+                self.restarted[rule] = clock;
+            }
+            if n > 0 {
+                *tat = self.bucket.bounded((*tat).max(clock).saturating_add(self.bucket.in_units(n)));
+            }
+        }
     }
 
     pub(super) fn refund(&mut self, amounts: &Amounts) {
