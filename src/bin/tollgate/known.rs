@@ -81,7 +81,7 @@ mod tests {
         assert_eq!(groq, [("refill".into(), None), ("refill".into(), usage()), ("refill".into(), usage())]);
         let open: Vec<_> = gates(Provider::Compatible).iter().map(words).collect();
         assert!(open[1].0.starts_with("refill, sliding or fixed, perhaps slice:"), "{open:?}");
-        assert_eq!(open[1].1.as_deref(), Some("one of 8 charge rules"));
+        assert_eq!(open[1].1.as_deref(), Some("one of 9 charge rules"));
         assert_eq!(open[2].1.as_deref(), Some("input or real usage"));
         let azure: Vec<_> = gates(Provider::Azure).iter().map(words).collect();
         assert_eq!(azure[1], ("fixed".into(), Some("input plus cap or input".into())), "by which count is left out");
