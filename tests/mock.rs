@@ -607,6 +607,25 @@ fn a_spurious_refusal_takes_a_request_only_where_refusals_count() {
 }
 
 #[test]
+fn a_half_body_ends_with_the_connection_plain_and_as_a_stream() {
+    let faults = Faults { half_body: 1.0, ..Faults::default() };
+    let server = Server::start(MockConfig { faults, ..MockConfig::default() });
+    for stream in [false, true] {
+        let mut body = chat(4, 400);
+        body["stream"] = json!(stream);
+        let mut client = server.client();
+        client.send("POST", "/v1/chat/completions", Some(&format!("Bearer {KEY}")), &body.to_string());
+        let mut all = Vec::new();
+        // Until the end of the connection, which may come as a reset.
+        let _ = client.stream.read_to_end(&mut all);
+        let all = String::from_utf8_lossy(&all);
+        assert!(all.starts_with("HTTP/1.1 200") && all.contains("chat.completion"), "{all}");
+        assert!(!all.contains("[DONE]") && !all.contains("\"usage\":{\"prompt"), "{all}");
+    }
+    assert_eq!(wait_for(&server, |s| s.in_flight == 0).faults.half_body, 2);
+}
+
+#[test]
 fn a_slow_body_sends_its_headers_first() {
     let faults = Faults { slow_body: 1.0, slow_body_for: Duration::from_millis(600), ..Faults::default() };
     let server = Server::start(MockConfig { faults, ..MockConfig::default() });

@@ -1,7 +1,7 @@
 //! The body of an answer: all at once, or piece by piece over time.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -15,6 +15,12 @@ use super::gate::Job;
 pub(crate) enum Body {
     Whole(Option<Bytes>),
     Paced(Box<Paced>),
+    /// Half of it, and no more: then the connection is closed. The length is announced or not.
+    Cut {
+        half: Option<Bytes>,
+        length: Option<u64>,
+        flush: Option<Pin<Box<Sleep>>>,
+    },
 }
 
 /// Pieces that come `gap` apart. The job ends with the last piece; if the client leaves earlier it is dropped, and that
@@ -31,6 +37,12 @@ pub(crate) struct Paced {
 impl Body {
     pub(crate) fn whole(bytes: Bytes) -> Self {
         Body::Whole(Some(bytes))
+    }
+
+    /// The first half of `bytes`, and then the end of the connection.
+    pub(crate) fn cut(bytes: Bytes, announced: bool) -> Self {
+        let length = announced.then_some(bytes.len() as u64);
+        Body::Cut { half: Some(bytes.slice(..bytes.len() / 2)), length, flush: None }
     }
 
     /// A stream of events of unannounced length. Without a gap they go out together: one write instead of many.
@@ -52,12 +64,21 @@ impl Body {
 
 impl HttpBody for Body {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = io::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let piece = match self.get_mut() {
             Body::Whole(bytes) => bytes.take(),
             Body::Paced(paced) => ready!(paced.poll_piece(cx)),
+            Body::Cut { half, flush, .. } => match half.take() {
+                Some(half) => Some(half),
+                None => {
+                    // hyper drops what it has not written yet when the body fails.
+                    let soon = || Box::pin(sleep(Duration::from_millis(20)));
+                    ready!(flush.get_or_insert_with(soon).as_mut().poll(cx));
+                    return Poll::Ready(Some(Err(io::ErrorKind::ConnectionReset.into())));
+                }
+            },
         };
         Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
     }
@@ -66,6 +87,7 @@ impl HttpBody for Body {
         match self {
             Body::Whole(bytes) => bytes.is_none(),
             Body::Paced(paced) => paced.pieces.is_empty(),
+            Body::Cut { .. } => false,
         }
     }
 
@@ -73,6 +95,7 @@ impl HttpBody for Body {
         match self {
             Body::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Body::Paced(paced) => paced.left.map_or_else(SizeHint::default, SizeHint::with_exact),
+            Body::Cut { length, .. } => length.map_or_else(SizeHint::default, SizeHint::with_exact),
         }
     }
 }

@@ -155,8 +155,9 @@ impl fmt::Debug for MockConfig {
 impl MockConfig {
     /// What is wrong with these settings, if anything.
     pub(crate) fn problem(&self) -> Option<String> {
-        let Faults { error_503, error_500, error_429, reset, hang, slow_body, slow_body_for: _ } = self.faults;
-        let chances = [error_503, error_500, error_429, reset, hang, slow_body];
+        let Faults { error_503, error_500, error_429, reset, hang, slow_body, slow_body_for: _, half_body } =
+            self.faults;
+        let chances = [error_503, error_500, error_429, reset, hang, slow_body, half_body];
         if chances.iter().any(|chance| !(0.0..=1.0).contains(chance)) || chances.iter().sum::<f64>() > 1.0 + 1e-9 {
             return Some("faults must be probabilities from 0 to 1 whose sum is at most 1".into());
         }
@@ -372,6 +373,8 @@ pub struct Faults {
     /// How long a slow body takes; seconds when serialised. Default: 5 s.
     #[serde(with = "seconds")]
     pub slow_body_for: Duration,
+    /// The connection is closed after half of the body, or of the events of a stream. What it used stays charged.
+    pub half_body: f64,
 }
 
 impl Default for Faults {
@@ -384,6 +387,7 @@ impl Default for Faults {
             hang: 0.0,
             slow_body: 0.0,
             slow_body_for: Duration::from_secs(5),
+            half_body: 0.0,
         }
     }
 }

@@ -16,6 +16,7 @@ pub(crate) enum Fault {
     Reset,
     Hang,
     SlowBody,
+    HalfBody,
 }
 
 /// What goes wrong with every request at that time.
@@ -38,7 +39,7 @@ impl Luck {
     }
 
     pub(crate) fn fault(&mut self, faults: &Faults) -> Option<Fault> {
-        let Faults { error_503, error_500, error_429, reset, hang, slow_body, slow_body_for: _ } = *faults;
+        let Faults { error_503, error_500, error_429, reset, hang, slow_body, slow_body_for: _, half_body } = *faults;
         let mut left = self.rng.f64();
         let chances = [
             (error_503, Fault::Error503),
@@ -47,6 +48,7 @@ impl Luck {
             (reset, Fault::Reset),
             (hang, Fault::Hang),
             (slow_body, Fault::SlowBody),
+            (half_body, Fault::HalfBody),
         ];
         chances.into_iter().find_map(|(chance, fault)| {
             left -= chance;

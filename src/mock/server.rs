@@ -282,7 +282,7 @@ async fn serve(
         Some(Fault::Hang) => {
             pending::<Infallible>().await; // holding the job; hyper drops us when the client leaves
         }
-        Some(Fault::SlowBody | Fault::Error429) | None => {}
+        Some(Fault::SlowBody | Fault::HalfBody | Fault::Error429) | None => {}
     }
 
     let (base, per_token) = luck.latency(&config.latency);
@@ -298,7 +298,12 @@ async fn serve(
         wait(base).await;
         let events = answer.events();
         let gap = slow.unwrap_or(writing) / u32::try_from(events.len()).unwrap_or(u32::MAX).max(1);
-        let body = Body::stream(events, gap, job, input, output);
+        let body = if fault == Some(Fault::HalfBody) {
+            // The job ends with it, unanswered.
+            Body::cut(events.concat().into(), false)
+        } else {
+            Body::stream(events, gap, job, input, output)
+        };
         // Streams show the books as they were at admission, before any output.
         let mut response = gate.reply(StatusCode::OK, body, began, Some(&standing));
         let event_stream = HeaderValue::from_static("text/event-stream; charset=utf-8");
@@ -311,6 +316,7 @@ async fn serve(
         let standing = if config.headers == Stamp::Admission { standing } else { at_completion };
         let body = match slow {
             Some(time) => Body::slow(body, time),
+            None if fault == Some(Fault::HalfBody) => Body::cut(body, true),
             None => Body::whole(body),
         };
         Ok(gate.reply(StatusCode::OK, body, began, Some(&standing)))

@@ -102,6 +102,7 @@ pub struct FaultCounts {
     pub reset: u64,
     pub hang: u64,
     pub slow_body: u64,
+    pub half_body: u64,
 }
 
 /// Counts as things happen.
@@ -166,6 +167,7 @@ impl Tally {
             Some(Fault::Reset) => counts.reset += 1,
             Some(Fault::Hang) => counts.hang += 1,
             Some(Fault::SlowBody) => counts.slow_body += 1,
+            Some(Fault::HalfBody) => counts.half_body += 1,
         }
     }
 

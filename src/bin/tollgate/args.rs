@@ -479,6 +479,9 @@ pub(crate) struct FaultArgs {
     /// Let the body trickle
     #[arg(long, value_name = "P", default_value_t = 0.0)]
     pub(crate) slow_body: f64,
+    /// Close the connection after half of the body
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    pub(crate) half_body: f64,
     /// Fail every call from one second up to another: with 503, or with `:reset` or `:hang`; may be given several times
     #[arg(long, value_name = "FROM..TO[:KIND]", value_parser = outage, help_heading = "Outages")]
     pub(crate) outage: Vec<Outage>,

@@ -46,7 +46,8 @@ fn say(text: &str) {
 fn config(args: MockArgs) -> Result<MockConfig> {
     let MockArgs { port, host, api_key, dialect, limits, behaviour, faults } = args;
     let BehaviourArgs { latency, headers, seed } = behaviour;
-    let FaultArgs { error_503, error_500, error_429, reset, hang, slow_body, outage, error, incident } = faults;
+    let FaultArgs { error_503, error_500, error_429, reset, hang, slow_body, half_body, outage, error, incident } =
+        faults;
     Ok(MockConfig {
         listen: SocketAddr::new(host, port),
         dialect,
@@ -63,7 +64,7 @@ fn config(args: MockArgs) -> Result<MockConfig> {
         limits: mock_limits(&limits, dialect)?,
         latency: if latency.is_zero() { Latency::default() } else { Latency::about(latency) },
         seed,
-        faults: Faults { error_503, error_500, error_429, reset, hang, slow_body, ..Faults::default() },
+        faults: Faults { error_503, error_500, error_429, reset, hang, slow_body, half_body, ..Faults::default() },
         outages: outage,
         error,
         incident,
@@ -195,6 +196,7 @@ fn table(stats: &Stats) -> Table {
         ("played reset", faults.reset),
         ("played hang", faults.hang),
         ("played slow body", faults.slow_body),
+        ("played half body", faults.half_body),
         ("without an accepted key", stats.unauthorised),
         ("malformed", stats.invalid),
         ("ended without an answer", stats.abandoned),
