@@ -132,6 +132,27 @@ pub(crate) struct TargetArgs {
     pub(crate) timeout: Option<Duration>,
 }
 
+/// Whose API is meant, for what does not send a file.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ApiArgs {
+    /// A configuration file (TOML); the other options override its first account
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Whose rules and headers apply: openai, azure, anthropic, gemini, groq, mistral or compatible [default: told by the
+    /// address, or by an error that is to be explained]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) provider: Option<Provider>,
+
+    /// The address of the API, `/v1` included [default: OPENAI_BASE_URL, or the provider's]
+    #[arg(long, value_name = "URL")]
+    pub(crate) base_url: Option<String>,
+
+    /// The environment variable that holds the API key [default: OPENAI_API_KEY, or the provider's]
+    #[arg(long, value_name = "VARIABLE")]
+    pub(crate) api_key_env: Option<String>,
+}
+
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Limits")]
 pub(crate) struct LimitArgs {

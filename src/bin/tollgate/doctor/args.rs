@@ -1,12 +1,10 @@
 //! What was typed after `tollgate doctor`.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
-use tollgate::Provider;
 
-use crate::args::{AmountArgs, seconds};
+use crate::args::{AmountArgs, ApiArgs, seconds};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -25,22 +23,8 @@ arguments or the configuration, 10 the provider, 11 the key, 12 the limits, 13 b
 #[derive(Debug, Parser)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct DoctorArgs {
-    /// Whose rules and headers apply: openai, azure, anthropic, gemini, groq, mistral or compatible [default: told by the
-    /// address, or by the error]
-    #[arg(long, value_name = "NAME")]
-    pub(super) provider: Option<Provider>,
-
-    /// The address of the API, `/v1` included [default: OPENAI_BASE_URL, or the provider's]
-    #[arg(long, value_name = "URL")]
-    pub(super) base_url: Option<String>,
-
-    /// The environment variable that holds the API key [default: OPENAI_API_KEY, or the provider's]
-    #[arg(long, value_name = "VARIABLE")]
-    pub(super) api_key_env: Option<String>,
-
-    /// A configuration file (TOML); its first account is examined
-    #[arg(long, value_name = "FILE")]
-    pub(super) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) api: ApiArgs,
 
     /// The model that your calls name
     #[arg(long, value_name = "MODEL")]

@@ -22,7 +22,7 @@ const NO_ANSWER: u16 = 504;
 pub(super) fn explain(args: &DoctorArgs, typed: &str) -> Result<Report> {
     let pasted = Pasted::read(&text(typed)?);
     let status = args.status.or(pasted.status);
-    let provider = args.provider.unwrap_or_else(|| guess(&pasted.body));
+    let provider = args.api.provider.unwrap_or_else(|| guess(&pasted.body));
     let headers = observe(provider, &pasted.headers, crate::clock::wall());
     // Without a status the codes tell, as for an error inside of a stream.
     let failure = classify(provider, status.unwrap_or(200), &headers, pasted.body.as_bytes());

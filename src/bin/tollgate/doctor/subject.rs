@@ -28,7 +28,7 @@ impl Subject {
     /// Reads the settings. What is wrong with them is a finding, and then there is nobody to examine.
     pub(super) fn new(args: &DoctorArgs) -> Result<(Self, Finding), Finding> {
         let wrong = |problem: String| Finding::fail("configuration", problem.clone()).blame(Verdict::Settings, problem);
-        let mut config = match &args.config {
+        let mut config = match &args.api.config {
             Some(file) => Config::from_file(file).map_err(|error| wrong(with_cause(&error)))?,
             None => Config::default(),
         };
@@ -39,8 +39,9 @@ impl Subject {
         config.accounts.truncate(1);
         let account = &mut config.accounts[0];
         let (base, base_from) =
-            address(account, args.provider, args.base_url.as_deref(), args.config.is_some()).map_err(wrong)?;
-        let (key, key_from) = key(account, args.api_key_env.as_deref());
+            address(account, args.api.provider, args.api.base_url.as_deref(), args.api.config.is_some())
+                .map_err(wrong)?;
+        let (key, key_from) = key(account, args.api.api_key_env.as_deref());
         account.keys.clear();
         if let Some(tier) = &args.tier {
             account.tier = Some(tier.parse::<u32>().map_or_else(|_| Tier::from(tier.as_str()), Tier::from));

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
-use tollgate::{Provider, Shape};
+use tollgate::Shape;
 
-use crate::args::{AmountArgs, ShapeOf, seconds, shape};
+use crate::args::{AmountArgs, ApiArgs, ShapeOf, seconds, shape};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -20,21 +20,8 @@ Examples:
 #[derive(Debug, Parser)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct LimitsArgs {
-    /// A configuration file (TOML); the other options override its first account
-    #[arg(long, value_name = "FILE")]
-    pub(super) config: Option<PathBuf>,
-
-    /// Whose rules apply: openai, azure, anthropic, gemini, groq, mistral or compatible [default: told by the address]
-    #[arg(long, value_name = "NAME")]
-    pub(super) provider: Option<Provider>,
-
-    /// The address of the API, `/v1` included [default: OPENAI_BASE_URL, or the provider's]
-    #[arg(long, value_name = "URL")]
-    pub(super) base_url: Option<String>,
-
-    /// The environment variable that holds the API key [default: OPENAI_API_KEY, or the provider's]
-    #[arg(long, value_name = "VARIABLE")]
-    pub(super) api_key_env: Option<String>,
+    #[command(flatten)]
+    pub(super) api: ApiArgs,
 
     /// A model; may be given several times [default: all that the configuration, the file of learned limits or else the tier
     /// names]

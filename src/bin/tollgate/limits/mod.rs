@@ -45,7 +45,7 @@ pub(crate) async fn run(args: LimitsArgs) -> Result<Exit> {
 
 /// The scheduler's settings, with what was typed written over the first account, and the key that a probe shows.
 fn settings(args: &LimitsArgs) -> Result<(Config, Option<Secret>)> {
-    let mut config = match &args.config {
+    let mut config = match &args.api.config {
         Some(file) => Config::from_file(file)?,
         None => Config::default(),
     };
@@ -62,9 +62,9 @@ fn settings(args: &LimitsArgs) -> Result<(Config, Option<Secret>)> {
     let Some(account) = config.accounts.first_mut() else {
         bail!("the configuration has no account; add an [[account]]");
     };
-    match address(account, args.provider, args.base_url.as_deref(), args.config.is_some()) {
+    match address(account, args.api.provider, args.api.base_url.as_deref(), args.api.config.is_some()) {
         Ok((url, _)) => account.base_url = Some(url.to_string()),
-        Err(problem) if args.probe || args.base_url.is_some() => bail!(problem),
+        Err(problem) if args.probe || args.api.base_url.is_some() => bail!(problem),
         // Nobody is called.
         Err(_) => {}
     }
@@ -75,7 +75,7 @@ fn settings(args: &LimitsArgs) -> Result<(Config, Option<Secret>)> {
         args.amounts.over(limits);
         shapes_over(&args.shape, limits);
     }
-    let (key, from) = key(account, args.api_key_env.as_deref());
+    let (key, from) = key(account, args.api.api_key_env.as_deref());
     let local = account.base_url.as_deref().is_some_and(is_loopback);
     let key = key.or_else(|| local.then(|| NO_SECRET.into()));
     if args.probe && key.is_none() {
