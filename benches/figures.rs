@@ -84,7 +84,7 @@ fn fill(lane: &mut Machine<u32>, waiting: usize, now: Instant) {
     for index in 0..waiting {
         let tenant = ["search", "mail", "batch"][index % 3].into();
         let ask = Ask { charge: Charge::tokens(400, 64), tenant, ..Ask::default() };
-        lane.submit(ask, || index as u32, now).unwrap();
+        lane.submit(&ask, || index as u32, now).unwrap();
     }
 }
 

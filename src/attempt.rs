@@ -1,6 +1,7 @@
 //! One attempt of a call, as the closure that makes it sees it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use http::HeaderMap;
@@ -46,9 +47,12 @@ struct Inner {
     facts: Mutex<Facts>,
 }
 
-/// What is known about an attempt's answer.
+/// What is known about an attempt's answer. As long as that is nothing, it is nowhere.
 #[derive(Debug, Default)]
-pub(crate) struct Facts {
+pub(crate) struct Facts(Option<Box<Told>>);
+
+#[derive(Debug, Default)]
+pub(crate) struct Told {
     pub(crate) status: Option<u16>,
     /// When the answer began.
     pub(crate) began: Option<Instant>,
@@ -56,9 +60,23 @@ pub(crate) struct Facts {
     pub(crate) error_body: Vec<u8>,
     pub(crate) usage: Option<Usage>,
     pub(crate) unusable: Option<String>,
-    /// What a fallback's model did not get of the request, or why it cannot take it, so that nothing was sent. In a box,
-    /// since nearly no attempt has it and facts are moved about.
-    pub(crate) adapted: Option<Box<Result<Vec<String>, Unfit>>>,
+    /// What a fallback's model did not get of the request, or why it cannot take it, so that nothing was sent.
+    pub(crate) adapted: Option<Result<Vec<String>, Unfit>>,
+}
+
+impl Deref for Facts {
+    type Target = Told;
+
+    fn deref(&self) -> &Told {
+        static NOTHING: LazyLock<Told> = LazyLock::new(Told::default);
+        self.0.as_deref().unwrap_or(&NOTHING)
+    }
+}
+
+impl DerefMut for Facts {
+    fn deref_mut(&mut self) -> &mut Told {
+        self.0.get_or_insert_default()
+    }
 }
 
 impl Facts {
@@ -116,7 +134,7 @@ impl Attempt {
     pub fn body(&self, body: &serde_json::Value) -> Result<serde_json::Value, Unfit> {
         let adapted = self.target().adapt(body);
         let known = adapted.as_ref().map(|adapted| adapted.dropped.clone()).map_err(Unfit::clone);
-        self.lock().adapted = Some(Box::new(known));
+        self.lock().adapted = Some(known);
         adapted.map(|adapted| adapted.body)
     }
 

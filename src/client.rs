@@ -250,7 +250,7 @@ impl Scheduler {
             sent(&attempt);
             self.http().post(&attempt, path, body.clone()).send()
         };
-        match self.run(request, call).await {
+        match self.run(&request, call).await {
             Ended::Answered(answered) => Ok(answered),
             Ended::ErrorAnswer { failure, attempts, .. } => {
                 Err(Error::Call { error: ClientError::Status(failure.clone()), attempts, failure: Some(failure) })

@@ -297,7 +297,7 @@ impl Lane {
 
     /// Takes a place in the lane; an idle lane grants on the spot. A request that is `movable` is told when it had better
     /// look for another lane.
-    pub(crate) fn enqueue(self: &Arc<Self>, ask: Ask, movable: bool) -> Result<Turn, Refusal> {
+    pub(crate) fn enqueue(self: &Arc<Self>, ask: &Ask, movable: bool) -> Result<Turn, Refusal> {
         let now = clock::now();
         let mut receiver = None;
         let mut state = self.lock();
@@ -327,7 +327,7 @@ impl Lane {
     }
 
     /// A permit if there is one now.
-    pub(crate) fn try_acquire(self: &Arc<Self>, ask: Ask) -> Result<Result<Held, Forecast>, Refusal> {
+    pub(crate) fn try_acquire(self: &Arc<Self>, ask: &Ask) -> Result<Result<Held, Forecast>, Refusal> {
         let granted = self.with(|machine| machine.try_submit(ask, clock::now()))?;
         Ok(granted.map(|grant| Held::new(self.clone(), grant)))
     }

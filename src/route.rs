@@ -21,7 +21,7 @@ use crate::trace::RequestTrace;
 pub(crate) struct Route {
     /// Never empty, by rank.
     candidates: Candidates,
-    /// Everything that is the same in every lane.
+    /// What it asks of the lane that was looked at last.
     ask: Ask,
     deadline: Option<Instant>,
     affinity: Option<Arc<str>>,
@@ -70,12 +70,10 @@ impl Candidate {
 
 impl Route {
     pub(crate) fn new(candidates: Candidates, ask: Ask, affinity: Option<Arc<str>>, within: Duration) -> Self {
-        let deadline = ask.deadline;
-        let ask = Ask { deadline: None, ..ask };
         Self {
             candidates,
+            deadline: ask.deadline,
             ask,
-            deadline,
             affinity,
             within,
             since: None,
@@ -84,10 +82,14 @@ impl Route {
         }
     }
 
-    /// What becomes of it is told.
-    pub(crate) fn traced(mut self, request: &Request, estimate: &Estimate) -> Self {
+    /// What becomes of it is told from now on.
+    pub(crate) fn trace(&mut self, request: &Request, estimate: &Estimate) {
         self.trace = RequestTrace::new(request, estimate);
-        self
+    }
+
+    /// Its place in the order of arrival.
+    pub(crate) fn arrival(&self) -> u64 {
+        self.ask.arrival.unwrap_or_default()
     }
 
     /// The request comes to nothing.
@@ -111,11 +113,11 @@ impl Route {
     }
 
     /// What it would be charged in each lane, and the limit there that could never hold that.
-    pub(crate) fn charges(&self) -> impl Iterator<Item = (Charge, Option<Limit>)> {
+    pub(crate) fn charges(&mut self) -> impl Iterator<Item = (Charge, Option<Limit>)> {
         (0..self.candidates.len()).map(|index| {
-            let ask = self.ask_for(index);
-            self.candidates[index].lane.with(|machine| {
-                let charge = machine.charge(&ask);
+            let (lane, ask) = self.ask_for(index);
+            lane.with(|machine| {
+                let charge = machine.charge(ask);
                 (charge, machine.gates().too_small_for(&charge))
             })
         })
@@ -162,7 +164,8 @@ impl Route {
         }
         loop {
             let index = self.choose()?;
-            let granted = self.candidates[index].lane.try_acquire(self.ask_for(index))?;
+            let (lane, ask) = self.ask_for(index);
+            let granted = lane.try_acquire(ask)?;
             match granted.map(|held| self.seat(index, held)) {
                 Ok(Ok(permit)) => return Ok(Ok(permit)),
                 Ok(Err(_)) => {}
@@ -174,8 +177,8 @@ impl Route {
     /// When and where it would start, as things stand.
     pub(crate) fn forecast(&mut self) -> Result<Forecast, Refusal> {
         let index = self.choose()?;
-        let ask = self.ask_for(index);
-        self.candidates[index].lane.with(|machine| machine.try_forecast(&ask, clock::now()))
+        let (lane, ask) = self.ask_for(index);
+        lane.with(|machine| machine.try_forecast(ask, clock::now()))
     }
 
     /// The request does not go to this rank again.
@@ -201,7 +204,7 @@ impl Route {
         }
     }
 
-    /// The lane where the request would start first. All of them may be late.
+    /// The lane where the request would start first.
     fn choose(&mut self) -> Result<usize, Refusal> {
         if let [only] = &self.candidates[..] {
             only.lane.account.welcome_back();
@@ -216,8 +219,10 @@ impl Route {
                 refused.get_or_insert(refusal);
                 continue;
             }
-            (self.ask.charge, self.ask.guess) = (candidate.charge, candidate.guess.clone());
-            match candidate.lane.offer(&self.ask) {
+            // All of them may be late.
+            let ask = &mut self.ask;
+            (ask.charge, ask.guess, ask.deadline) = (candidate.charge, candidate.guess.clone(), None);
+            match candidate.lane.offer(ask) {
                 Ok(offer) => {
                     let starts_in = offer.starts_in.max(candidate.held_for(now));
                     let drawn = |key: &Arc<str>| weight(key, candidate.lane.account.settings.name());
@@ -233,7 +238,7 @@ impl Route {
             patience: self.deadline.map(|deadline| deadline.saturating_duration_since(now)),
             margin: self.margin,
             within: self.affinity.is_some().then_some(self.within),
-            turn: self.ask.arrival.unwrap_or_default() as usize,
+            turn: self.arrival() as usize,
         };
         match choose(&offers, &wish) {
             Some(chosen) => Ok(offering[chosen]),
@@ -241,9 +246,11 @@ impl Route {
         }
     }
 
-    fn ask_for(&self, index: usize) -> Ask {
-        let Candidate { charge, guess, .. } = &self.candidates[index];
-        Ask { charge: *charge, guess: guess.clone(), deadline: self.deadline, ..self.ask.clone() }
+    fn ask_for(&mut self, index: usize) -> (&Arc<Lane>, &Ask) {
+        let Self { candidates, ask, deadline, .. } = self;
+        let Candidate { lane, charge, guess, .. } = &candidates[index];
+        (ask.charge, ask.guess, ask.deadline) = (*charge, guess.clone(), *deadline);
+        (lane, ask)
     }
 
     /// Until when the request has to pause, if the best lane for it is one where it failed.
@@ -259,13 +266,14 @@ impl Route {
     fn take_place(&mut self) -> Result<(usize, Turn), Refusal> {
         loop {
             let index = self.choose()?;
-            let lane = &self.candidates[index].lane;
-            let turn = lane.enqueue(self.ask_for(index), self.candidates.len() > 1)?;
+            let movable = self.candidates.len() > 1;
+            let (lane, ask) = self.ask_for(index);
+            let turn = lane.enqueue(ask, movable)?;
             // An account that left in between has told those who waited then, and not this one.
             if lane.account.is_in() {
                 if let Some(since) = turn.since() {
                     self.since.get_or_insert(since);
-                    self.trace.queued(lane);
+                    self.trace.queued(&self.candidates[index].lane);
                 }
                 return Ok((index, turn));
             }

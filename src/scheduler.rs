@@ -62,8 +62,8 @@ struct Inner {
     chains: Vec<Chain>,
     config: Config,
     closed: AtomicBool,
-    /// Seeds of the jitter: one for each request.
-    seeds: AtomicU64,
+    /// What the jitter of a request is seeded with, besides its number.
+    seed: u64,
     /// The order of arrival, over all lanes.
     arrivals: AtomicU64,
     #[cfg(feature = "client")]
@@ -240,7 +240,7 @@ impl Builder {
                 lanes,
                 chains: config.fallbacks.iter().map(Chain::from).collect(),
                 closed: AtomicBool::new(false),
-                seeds: AtomicU64::new(fastrand::u64(..)),
+                seed: fastrand::u64(..),
                 arrivals: AtomicU64::new(0),
                 #[cfg(feature = "client")]
                 http: crate::client::Http::new(&config)?,
@@ -313,7 +313,7 @@ impl Scheduler {
         T: 'static,
         E: 'static,
     {
-        match self.run(request, call).await {
+        match self.run(&request, call).await {
             Ended::Answered(answered) => Ok(inspect::settle(answered)),
             Ended::ErrorAnswer { value, .. } => Ok(value),
             Ended::Failed(error) => Err(error),
@@ -329,7 +329,8 @@ impl Scheduler {
     /// Dropping the future loses the place in the queue. Nothing was spent.
     pub async fn acquire(&self, request: Request) -> Result<Permit, AcquireError> {
         let estimate = Self::estimate(&request).await?;
-        let mut route = self.route(&request, &estimate)?.traced(&request, &estimate);
+        let mut route = self.route(&request, &estimate)?;
+        route.trace(&request, &estimate);
         route.acquire(None).await.map_err(|refusal| route.refused(refusal).into())
     }
 
@@ -342,7 +343,9 @@ impl Scheduler {
     /// Until it returns, nothing has happened.
     pub async fn enqueue(&self, request: Request) -> Result<Waiter, AcquireError> {
         let estimate = Self::estimate(&request).await?;
-        Ok(self.route(&request, &estimate)?.traced(&request, &estimate).enqueue()?)
+        let mut route = self.route(&request, &estimate)?;
+        route.trace(&request, &estimate);
+        Ok(route.enqueue()?)
     }
 
     /// The right to send one request now, or never mind. It does not wait, except that tokens of large texts are counted on
@@ -352,7 +355,8 @@ impl Scheduler {
     /// [`TryAcquireError::NotYet`] when it would have to wait.
     pub fn try_acquire(&self, request: Request) -> Result<Permit, TryAcquireError> {
         let estimate = estimate_here(&request)?;
-        let mut route = self.route(&request, &estimate)?.traced(&request, &estimate);
+        let mut route = self.route(&request, &estimate)?;
+        route.trace(&request, &estimate);
         route
             .try_acquire()
             .map_err(|refusal| AcquireError::from(route.refused(refusal)))?
@@ -483,7 +487,7 @@ impl Scheduler {
     }
 
     /// The one loop that makes attempts.
-    pub(crate) async fn run<T, E, F, C>(&self, request: Request, mut call: F) -> Ended<T, E>
+    pub(crate) async fn run<T, E, F, C>(&self, request: &Request, mut call: F) -> Ended<T, E>
     where
         F: FnMut(Attempt) -> C,
         C: Future<Output = Result<T, E>>,
@@ -493,14 +497,17 @@ impl Scheduler {
         let mut attempts = 0;
         let mut last: Option<Box<Failure>> = None;
         let refused = |reason: AcquireError, attempts, last| Ended::Failed(Error::Refused { reason, attempts, last });
-        let estimate = Self::estimate(&request).await;
-        let route = estimate.and_then(|estimate| Ok(self.route(&request, &estimate)?.traced(&request, &estimate)));
-        let mut route = match route {
+        let estimate = match Self::estimate(request).await {
+            Ok(estimate) => estimate,
+            Err(reason) => return refused(reason, attempts, last),
+        };
+        let mut route = match self.route(request, &estimate) {
             Ok(route) => route,
             Err(reason) => return refused(reason, attempts, last),
         };
+        route.trace(request, &estimate);
         let mut between = None;
-        let mut backoff = self.inner.config.retry.backoff(self.inner.seeds.fetch_add(1, Relaxed));
+        let mut backoff = self.inner.config.retry.backoff(self.inner.seed.wrapping_add(route.arrival()));
         loop {
             let mut permit = match route.acquire(between.take()).await {
                 Ok(permit) => permit,
@@ -515,7 +522,7 @@ impl Scheduler {
             let mut facts = attempt.take_facts();
             permit.began(facts.began);
             if result.is_err()
-                && let Some(Err(unfit)) = facts.adapted.take_if(|adapted| adapted.is_err()).map(|adapted| *adapted)
+                && let Some(Err(unfit)) = facts.adapted.take_if(|adapted| adapted.is_err())
             {
                 between = Some(permit.lane().backing_off());
                 route.again(permit.ticket());
@@ -746,7 +753,7 @@ impl Scheduler {
     /// # Errors
     /// When the request names no model or no known account.
     pub fn charge(&self, request: &Request) -> Result<(Charge, Option<Limit>), AcquireError> {
-        let route = self.route(request, &estimate_here(request)?)?;
+        let mut route = self.route(request, &estimate_here(request)?)?;
         let mut charges = route.charges();
         let first = charges.next().unwrap_or_default();
         // What is too large for one account may be fit for another.

@@ -100,7 +100,7 @@ impl Ours {
     fn attempt(&mut self, request: usize, now: Duration) {
         let job = &mut self.jobs[request];
         let lane = &mut self.lanes[job.account];
-        match lane.submit(job.ask.clone(), || request, self.start + now) {
+        match lane.submit(&job.ask, || request, self.start + now) {
             Ok(Submitted::Granted(grant)) => self.granted(request, grant, now),
             Ok(Submitted::Queued(ticket)) => job.waits = Some(ticket),
             Err(_) => self.lost += 1,

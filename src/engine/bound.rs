@@ -86,7 +86,7 @@ mod tests {
     }
 
     fn send(lane: &mut Machine<()>, charge: Charge, end: End, well: bool, now: Instant) {
-        let Ok(Submitted::Granted(grant)) = lane.submit(Ask { charge, ..Ask::default() }, || (), now) else {
+        let Ok(Submitted::Granted(grant)) = lane.submit(&Ask { charge, ..Ask::default() }, || (), now) else {
             panic!("there is room")
         };
         if well {

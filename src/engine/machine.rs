@@ -251,8 +251,8 @@ const REFUSALS: Duration = Duration::from_secs(120);
 /// let mut lane = Machine::new(gates, now);
 /// let ask = || Ask { charge: Charge::tokens(900, 0), ..Ask::default() };
 ///
-/// let Ok(Submitted::Granted(grant)) = lane.submit(ask(), || "first", now) else { panic!() };
-/// let Ok(Submitted::Queued(_)) = lane.submit(ask(), || "second", now) else { panic!() };
+/// let Ok(Submitted::Granted(grant)) = lane.submit(&ask(), || "first", now) else { panic!() };
+/// let Ok(Submitted::Queued(_)) = lane.submit(&ask(), || "second", now) else { panic!() };
 /// lane.finish(grant, End::Used(Charge::tokens(900, 0)), &[], now);
 /// lane.answered();
 ///
@@ -394,33 +394,33 @@ impl<T> Machine<T> {
     ///
     /// # Errors
     /// The outer one as [`Machine::submit`], the inner one when it would have to wait.
-    pub fn try_submit(&mut self, ask: Ask, now: Instant) -> Result<Result<Box<Grant>, Forecast>, Refusal> {
-        let ask = self.priced(ask);
-        self.check_open(&ask)?;
-        let place = self.newcomer(ask.priority, ask.tenant.clone(), ask.arrival);
-        if let Ok(grant) = self.grant_at_once(place, ask.charge, &ask.guess, now) {
+    pub fn try_submit(&mut self, ask: &Ask, now: Instant) -> Result<Result<Box<Grant>, Forecast>, Refusal> {
+        let charge = self.charge(ask);
+        self.check_open(ask)?;
+        let place = self.newcomer(ask);
+        if let Ok(grant) = self.grant_at_once(place, &charge, &ask.guess, now) {
             return Ok(Ok(grant));
         }
-        self.check_size(&ask)?;
-        Ok(Err(self.forecast(&ask, now)))
+        self.check_size(&charge)?;
+        Ok(Err(self.forecast(ask, &charge, now)))
     }
 
     /// Grants the request at once if nobody is before it and it fits; otherwise queues it with a `payload` made for that.
     ///
     /// # Errors
     /// When it can never pass, cannot meet its deadline, finds the queue full or the lane closed. Nothing is spent then.
-    pub fn submit(&mut self, ask: Ask, payload: impl FnOnce() -> T, now: Instant) -> Result<Submitted, Refusal> {
-        let mut ask = self.priced(ask);
-        self.check_open(&ask)?;
-        let place = match ask.again.take() {
-            Some(Ticket(place)) => place,
-            None => self.newcomer(ask.priority, std::mem::take(&mut ask.tenant), ask.arrival),
+    pub fn submit(&mut self, ask: &Ask, payload: impl FnOnce() -> T, now: Instant) -> Result<Submitted, Refusal> {
+        let charge = self.charge(ask);
+        self.check_open(ask)?;
+        let place = match &ask.again {
+            Some(Ticket(place)) => place.clone(),
+            None => self.newcomer(ask),
         };
-        let place = match self.grant_at_once(place, ask.charge, &ask.guess, now) {
+        let place = match self.grant_at_once(place, &charge, &ask.guess, now) {
             Ok(grant) => return Ok(Submitted::Granted(grant)),
             Err(place) => place,
         };
-        self.check_size(&ask)?;
+        self.check_size(&charge)?;
         if let Some(refusal) = self.hopeless(now) {
             return Err(refusal);
         }
@@ -428,13 +428,13 @@ impl<T> Machine<T> {
             return Err(Refusal::QueueFull { waiting: self.queue.len() });
         }
         if let Some(deadline) = ask.deadline {
-            let forecast = self.forecast_at(&place, &ask.charge, now);
+            let forecast = self.forecast_at(&place, &charge, now);
             if forecast.starts_in > deadline.saturating_duration_since(now) {
                 return Err(self.too_late(&forecast, now));
             }
         }
-        let Ask { charge, guess, deadline, .. } = ask;
-        let entry = Entry { charge, guess, since: now, deadline, payload: payload() };
+        let Ask { guess, deadline, .. } = ask;
+        let entry = Entry { charge, guess: guess.clone(), since: now, deadline: *deadline, payload: payload() };
         self.queue.insert(place.clone(), entry);
         Ok(Submitted::Queued(Ticket(place)))
     }
@@ -666,19 +666,19 @@ impl<T> Machine<T> {
     /// # Errors
     /// When [`Machine::submit`] would refuse it.
     pub fn try_forecast(&mut self, ask: &Ask, now: Instant) -> Result<Forecast, Refusal> {
-        let ask = &self.priced(ask.clone());
+        let charge = self.charge(ask);
         self.check_open(ask)?;
-        self.check_size(ask)?;
-        let forecast = self.forecast(ask, now);
+        self.check_size(&charge)?;
+        let forecast = self.forecast(ask, &charge, now);
         match ask.deadline.map(|deadline| deadline.saturating_duration_since(now)) {
             Some(left) if forecast.starts_in > left => Err(self.too_late(&forecast, now)),
             _ => Ok(forecast),
         }
     }
 
-    fn forecast(&mut self, ask: &Ask, now: Instant) -> Forecast {
+    fn forecast(&mut self, ask: &Ask, charge: &Charge, now: Instant) -> Forecast {
         let newcomer = Place { priority: ask.priority, tenant: ask.tenant.clone(), arrival: u64::MAX };
-        self.forecast_at(&newcomer, &ask.charge, now)
+        self.forecast_at(&newcomer, charge, now)
     }
 
     /// When a waiting request will start; `None` when it waits no longer.
@@ -749,10 +749,6 @@ impl<T> Machine<T> {
         ask.guess.as_ref().map_or(ask.charge, |guess| self.guessed(guess))
     }
 
-    fn priced(&self, ask: Ask) -> Ask {
-        Ask { charge: self.charge(&ask), ..ask }
-    }
-
     /// The charge by what the lane has learned. A guess is no reason to refuse: one that no limit could hold is halved
     /// until it fits.
     fn guessed(&self, guess: &Guess) -> Charge {
@@ -771,30 +767,31 @@ impl<T> Machine<T> {
     }
 
     /// Whether it could ever pass. What passes now need not be asked.
-    fn check_size(&self, ask: &Ask) -> Result<(), Refusal> {
-        match self.gates.too_small_for(&ask.charge) {
-            Some(limit) => Err(Refusal::TooLarge { limit, size: ask.charge.get(limit.dimension) }),
+    fn check_size(&self, charge: &Charge) -> Result<(), Refusal> {
+        match self.gates.too_small_for(charge) {
+            Some(limit) => Err(Refusal::TooLarge { limit, size: charge.get(limit.dimension) }),
             None => Ok(()),
         }
     }
 
-    fn newcomer(&mut self, priority: Priority, tenant: Tenant, arrival: Option<u64>) -> Place {
+    fn newcomer(&mut self, ask: &Ask) -> Place {
         self.arrivals += 1;
         self.budget.earn();
-        Place { priority, tenant, arrival: arrival.unwrap_or(self.arrivals) }
+        let arrival = ask.arrival.unwrap_or(self.arrivals);
+        Place { priority: ask.priority, tenant: ask.tenant.clone(), arrival }
     }
 
     /// Gives the place back if it has to wait.
     fn grant_at_once(
         &mut self,
         place: Place,
-        charge: Charge,
+        charge: &Charge,
         guess: &Option<Arc<Guess>>,
         now: Instant,
     ) -> Result<Box<Grant>, Place> {
         let free = self.queue.len() == 0 && self.open(now).is_ok();
-        let reserved = free.then(|| self.gates.reserve(&charge, now));
-        if let Some(Ok(test)) = reserved { Ok(self.grant(place, charge, guess.clone(), test, now)) } else { Err(place) }
+        let reserved = free.then(|| self.gates.reserve(charge, now));
+        if let Some(Ok(test)) = reserved { Ok(self.grant(place, *charge, guess.clone(), test, now)) } else { Err(place) }
     }
 
     fn forecast_at(&mut self, place: &Place, charge: &Charge, now: Instant) -> Forecast {

@@ -109,7 +109,7 @@ mod tests {
     /// Whether `tokens` went, and what is told then.
     fn spend(lane: &mut Machine<()>, watch: &mut Watch, tokens: u64, now: Instant) -> (bool, Vec<u8>) {
         let charge = Charge::tokens(tokens, 0);
-        let submitted = lane.submit(Ask { charge, ..Ask::default() }, || (), now).unwrap();
+        let submitted = lane.submit(&Ask { charge, ..Ask::default() }, || (), now).unwrap();
         let went = match submitted {
             Submitted::Granted(grant) => {
                 lane.finish(grant, End::Used(charge), &[], now);
@@ -148,7 +148,7 @@ mod tests {
         assert!(!watch.is_due(&lane));
         let spend = |lane: &mut Machine<()>, tokens| {
             let ask = Ask { charge: Charge::tokens(tokens, 0), ..Ask::default() };
-            lane.submit(ask, || (), now).unwrap();
+            lane.submit(&ask, || (), now).unwrap();
         };
         spend(&mut lane, 499);
         assert!(!watch.is_due(&lane));

@@ -53,7 +53,7 @@ impl World {
     fn submit(&mut self, estimate: Estimate) {
         let charge = providers::at_admission(Provider::Compatible, &estimate, 0);
         let at = self.at();
-        if let Submitted::Granted(grant) = self.lane.submit(Ask { charge, ..Ask::default() }, || estimate, at).unwrap()
+        if let Submitted::Granted(grant) = self.lane.submit(&Ask { charge, ..Ask::default() }, || estimate, at).unwrap()
         {
             self.arrive(grant, estimate);
         }
@@ -159,7 +159,7 @@ fn lane(provider: Provider, limit: Limit) -> (Machine<()>, Instant) {
 }
 
 fn take(lane: &mut Machine<()>, charge: Charge, now: Instant) -> Option<Box<Grant>> {
-    lane.try_submit(Ask { charge, ..Ask::default() }, now).unwrap().ok()
+    lane.try_submit(&Ask { charge, ..Ask::default() }, now).unwrap().ok()
 }
 
 #[test]
@@ -484,7 +484,7 @@ proptest! {
             let ask = Ask { charge: Charge::tokens(1 + size * (nth as u64 % 3) / 3, 0), ..Ask::default() };
             // Three at a time, so that they always have to wait in the end.
             for _ in 0..3 {
-                if let Submitted::Granted(grant) = lane.submit(ask.clone(), || (), now).unwrap() {
+                if let Submitted::Granted(grant) = lane.submit(&ask, || (), now).unwrap() {
                     went.push((now, grant.charge.tokens));
                 }
             }

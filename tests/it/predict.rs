@@ -128,7 +128,7 @@ fn play(seed: u64, requests: usize) -> (u32, f64) {
         let tokens = output(&mut random);
         used += 100 + tokens;
         let ask = Ask { guess: Some(guess.clone().into()), ..Ask::default() };
-        match lane.submit(ask, || tokens, start).unwrap() {
+        match lane.submit(&ask, || tokens, start).unwrap() {
             Submitted::Granted(grant) => due.push(Wake::Granted(grant, tokens)),
             Submitted::Queued(_) => {}
         }

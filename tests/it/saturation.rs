@@ -87,7 +87,7 @@ fn saturate(rpm: u64, tpm: u64, largest: u64, latency: Duration, network: Networ
             let size = luck.u64(1..=largest.min(tpm));
             let ask = Ask { charge: Charge::tokens(size, 0), ..Ask::default() };
             let charge = ask.charge;
-            match lane.submit(ask, || charge, now).unwrap() {
+            match lane.submit(&ask, || charge, now).unwrap() {
                 Submitted::Granted(grant) => granted.push(grant),
                 Submitted::Queued(_) => waiting.push_back(charge),
             }

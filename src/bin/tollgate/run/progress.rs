@@ -151,7 +151,7 @@ mod tests {
         gates.set(&[(Limit::rpm(60_000), Source::Configured)], now);
         let mut lane = Machine::new(gates, now);
         let ask = Ask { charge: Charge::tokens(100, 0), ..Ask::default() };
-        let Ok(Submitted::Granted(grant)) = lane.submit(ask, || (), now) else { panic!("the lane is empty") };
+        let Ok(Submitted::Granted(grant)) = lane.submit(&ask, || (), now) else { panic!("the lane is empty") };
         let body = br#"{"error": {"message": "", "type": "rate_limit_error", "code": "slow_down"}}"#;
         assert_eq!(lane_left(&lane.status(now), 1_000), Some(0.0), "the bucket holds them all");
 
@@ -169,7 +169,7 @@ mod tests {
         let mut lane = Machine::new(gates, now);
         for _ in 0..40 {
             let ask = Ask { charge: Charge::tokens(1, 0), ..Ask::default() };
-            assert!(matches!(lane.submit(ask, || (), now), Ok(Submitted::Granted(_))));
+            assert!(matches!(lane.submit(&ask, || (), now), Ok(Submitted::Granted(_))));
         }
         lane.status(now).gates.remove(0)
     }
