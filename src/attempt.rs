@@ -1,6 +1,10 @@
 //! One attempt of a call, as the closure that makes it sees it.
 
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{
+    AtomicBool,
+    Ordering::{Acquire, Release},
+};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -45,6 +49,8 @@ struct Inner {
     target: Target,
     /// A std mutex: held for a copy, never across an await.
     facts: Mutex<Facts>,
+    /// Whether there are any, so that nobody locks where nothing is told.
+    told: AtomicBool,
 }
 
 /// What is known about an attempt's answer. As long as that is nothing, it is nowhere.
@@ -88,7 +94,7 @@ impl Facts {
 
 impl Attempt {
     pub(crate) fn new(number: u32, target: Target) -> Self {
-        Self(Arc::new(Inner { number, target, facts: Mutex::default() }))
+        Self(Arc::new(Inner { number, target, facts: Mutex::default(), told: AtomicBool::new(false) }))
     }
 
     /// 1 for the first attempt.
@@ -177,10 +183,12 @@ impl Attempt {
     }
 
     pub(crate) fn take_facts(&self) -> Facts {
-        std::mem::take(&mut *self.lock())
+        if self.0.told.load(Acquire) { std::mem::take(&mut *self.lock()) } else { Facts::default() }
     }
 
+    /// To tell something.
     fn lock(&self) -> MutexGuard<'_, Facts> {
+        self.0.told.store(true, Release);
         self.0.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

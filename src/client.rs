@@ -196,7 +196,7 @@ impl Scheduler {
     ) -> Result<Reply, Error<ClientError>> {
         let answered = self.make(request, path, body, sent).await?;
         let Answered { value, permit, mut facts, attempts } = answered;
-        let target = Some(permit.target().clone());
+        let target = Some(permit.target());
         permit.answered(facts.usage, &facts.answer);
         let status = value.status().as_u16();
         let transport = |error| Error::Call { error: ClientError::Transport(error), attempts, failure: None };

@@ -48,15 +48,17 @@ const WORTH_MOVING: Duration = Duration::from_secs(1);
 /// Every lane of a scheduler, by the position of its account and by model. The models of one pool have one lane between
 /// them.
 #[derive(Debug)]
-pub(crate) struct Lanes(Vec<DashMap<Box<str>, Arc<Lane>>>);
+pub(crate) struct Lanes(Vec<ByModel>);
+
+type ByModel = DashMap<Box<str>, Arc<Lane>, foldhash::fast::RandomState>;
 
 impl Lanes {
     pub(crate) fn new(accounts: usize) -> Self {
-        Self((0..accounts).map(|_| DashMap::new()).collect())
+        Self((0..accounts).map(|_| ByModel::default()).collect())
     }
 
     /// By model.
-    pub(crate) fn by_model(&self, account: usize) -> &DashMap<Box<str>, Arc<Lane>> {
+    pub(crate) fn by_model(&self, account: usize) -> &ByModel {
         &self.0[account]
     }
 

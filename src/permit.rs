@@ -10,7 +10,7 @@ use crate::cost::{Charge, Usage};
 use crate::engine::{Call, End, Grant, Ticket};
 use crate::lane::{Heard, Lane};
 use crate::providers::{self, Failure, Observation, Retry};
-use crate::target::Target;
+use crate::target::{Model, Target};
 use crate::trace::{AttemptTrace, RequestTrace};
 
 /// The right to send one request now.
@@ -39,7 +39,8 @@ use crate::trace::{AttemptTrace, RequestTrace};
 #[must_use = "dropping it gives the right to send back"]
 pub struct Permit {
     held: Held,
-    target: Target,
+    model: Model,
+    key: Option<usize>,
 }
 
 /// What a lane granted. Its drop closes the books.
@@ -68,13 +69,19 @@ impl Held {
         }
     }
 
-    /// To a target; it has waited since then.
-    pub(crate) fn to(mut self, target: Target, since: Option<Instant>, trace: &mut RequestTrace) -> Permit {
+    /// For a model, with one of the account's keys; it has waited since then.
+    pub(crate) fn to(
+        mut self,
+        model: Model,
+        key: Option<usize>,
+        since: Option<Instant>,
+        trace: &mut RequestTrace,
+    ) -> Permit {
         if let Some(grant) = &self.grant {
             self.waited = since.map_or(Duration::ZERO, |since| grant.at.saturating_duration_since(since));
-            self.trace = trace.admitted(&target, &self.lane, &grant.charge, self.waited);
+            self.trace = trace.admitted(&model, &self.lane, &grant.charge, self.waited);
         }
-        Permit { held: self, target }
+        Permit { held: self, model, key }
     }
 
     pub(crate) fn ticket(&self) -> Option<Ticket> {
@@ -107,8 +114,8 @@ impl Held {
 
 impl Permit {
     /// Where to send it: the account, the model, the key.
-    pub fn target(&self) -> &Target {
-        &self.target
+    pub fn target(&self) -> Target {
+        Target::new(self.held.lane.account.clone(), self.model.clone(), self.key)
     }
 
     /// What its attempt does.
@@ -216,7 +223,7 @@ impl Permit {
         let refused = failure.retry() == Retry::AfterLimit || failure.status == 429;
         let end = if refused { End::Refused } else { End::Unknown };
         // First, so that nobody gets what this gives back at an account that is of no use.
-        self.target.heard(failure);
+        self.target().heard(failure);
         self.held.finish(end, answer, Heard::Failure(failure, default_wait))
     }
 

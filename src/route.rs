@@ -13,7 +13,7 @@ use crate::engine::{Ask, Forecast, Guess, Offer, Refusal, Ticket, Wish, choose, 
 use crate::lane::{Answer, BackingOff, Lane, Turn};
 use crate::permit::{Held, Permit};
 use crate::request::Request;
-use crate::target::{Model, Target};
+use crate::target::Model;
 use crate::trace::RequestTrace;
 
 /// A request with the lanes that it may go to.
@@ -69,16 +69,17 @@ impl Candidate {
 }
 
 impl Route {
-    pub(crate) fn new(candidates: Candidates, ask: Ask, affinity: Option<Arc<str>>, within: Duration) -> Self {
+    /// It goes to a fallback when it would start there earlier by more than `margin`.
+    pub(crate) fn new(candidates: Candidates, ask: Ask, margin: Duration, request: &Request) -> Self {
         Self {
             candidates,
             deadline: ask.deadline,
             ask,
-            affinity,
-            within,
+            affinity: request.affinity.clone(),
+            within: request.affinity_within,
             since: None,
             trace: RequestTrace::default(),
-            margin: Duration::ZERO,
+            margin,
         }
     }
 
@@ -104,12 +105,6 @@ impl Route {
             candidate.lane.metrics.refused(&candidate.lane, &refusal);
         }
         refusal
-    }
-
-    /// Lets it go elsewhere when it would start there earlier by more than `margin`.
-    pub(crate) fn or(&mut self, candidates: impl Iterator<Item = Candidate>, margin: Duration) {
-        self.candidates.extend(candidates);
-        self.margin = margin;
     }
 
     /// What it would be charged in each lane, and the limit there that could never hold that.
@@ -301,7 +296,7 @@ impl Route {
             self.ask.again = held.ticket();
             return Err(lane.backing_off());
         }
-        Ok(held.to(Target::new(account.clone(), model.clone(), key), self.since.take(), &mut self.trace))
+        Ok(held.to(model.clone(), key, self.since.take(), &mut self.trace))
     }
 }
 

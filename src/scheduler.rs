@@ -514,7 +514,7 @@ impl Scheduler {
                 Err(reason) => return refused(route.refused(reason).into(), attempts, last),
             };
             attempts += 1;
-            let attempt = Attempt::new(attempts, permit.target().clone());
+            let attempt = Attempt::new(attempts, permit.target());
             let target = attempt.target();
             permit.sent();
             let result = permit.within(call(attempt.clone())).await;
@@ -637,15 +637,16 @@ impl Scheduler {
         let own = self.accounts_of(request.account.as_deref())?;
         let mut candidates = Candidates::new();
         own.for_each(|account| candidates.push(candidate(account, Model::Own(request.model.clone()))));
-        let mut route = Route::new(candidates, ask, request.affinity.clone(), request.affinity_within);
-        let size = estimate.input.saturating_add(estimate.output_cap.unwrap_or_default());
+        let mut margin = Duration::ZERO;
         if let Some(chain) = self.chain_of(request) {
+            let size = estimate.input.saturating_add(estimate.output_cap.unwrap_or_default());
             for step in chain.steps.iter().filter(|step| step.route.context.is_none_or(|context| size <= context)) {
                 let accounts = self.accounts_of(Some(&step.route.account))?;
-                route.or(accounts.map(|account| candidate(account, Model::Other(step.clone()))), chain.margin);
+                candidates.extend(accounts.map(|account| candidate(account, Model::Other(step.clone()))));
             }
+            margin = chain.margin;
         }
-        Ok(route)
+        Ok(Route::new(candidates, ask, margin, request))
     }
 
     /// The fallback chain of a request that names no account.

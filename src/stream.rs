@@ -37,7 +37,7 @@ pub struct ChatStream {
 
 impl ChatStream {
     pub(crate) fn new(response: reqwest::Response, permit: Permit, mut facts: Facts) -> Self {
-        let (target, dropped) = (permit.target().clone(), facts.dropped());
+        let (target, dropped) = (permit.target(), facts.dropped());
         Self { target, dropped, chunks: Tap::new(response, permit, facts), events: Events::default(), done: false }
     }
 

@@ -23,7 +23,7 @@ use crate::engine::Call;
 use crate::lane::Lane;
 use crate::providers::{Failure, Provider};
 use crate::request::Request;
-use crate::target::Target;
+use crate::target::Model;
 
 /// The span of a request; nothing, and no cost, while nobody looks.
 #[derive(Debug, Default)]
@@ -72,21 +72,22 @@ impl RequestTrace {
     }
 
     /// It may go.
-    pub(crate) fn admitted(&mut self, target: &Target, lane: &Lane, charge: &Charge, waited: Duration) -> AttemptTrace {
+    pub(crate) fn admitted(&mut self, model: &Model, lane: &Lane, charge: &Charge, waited: Duration) -> AttemptTrace {
         let Some(open) = &mut self.0 else { return AttemptTrace::default() };
+        let account = &lane.account.settings;
         open.queued = None;
         open.attempts += 1;
         debug!(
             parent: &open.request,
-            tollgate.account = target.account(),
+            tollgate.account = account.name(),
             tollgate.pool = &*lane.pool,
             tollgate.waited = waited.as_secs_f64(),
             tollgate.reserved = charge.tokens,
             "admitted",
         );
-        let (host, port) = target.base_url().map(host_and_port).unzip();
+        let (host, port) = account.address().map(host_and_port).unzip();
         let port = port.flatten();
-        open.request.record("gen_ai.provider.name", provider_name(target.provider()));
+        open.request.record("gen_ai.provider.name", provider_name(lane.provider));
         open.request.record("server.address", host);
         open.request.record("server.port", port);
         open.request.record("tollgate.attempts", open.attempts);
@@ -95,8 +96,8 @@ impl RequestTrace {
             "attempt",
             otel.kind = "client",
             otel.status_code = Empty,
-            tollgate.account = target.account(),
-            tollgate.model = target.model(),
+            tollgate.account = account.name(),
+            tollgate.model = model.name(),
             tollgate.attempt = open.attempts,
             server.address = host,
             server.port = port,

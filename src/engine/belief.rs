@@ -33,6 +33,8 @@ pub(super) struct Belief {
     rules: Rules,
     margin: Duration,
     hypotheses: Vec<Hypothesis>,
+    /// It may be what is under way that counts.
+    gauge: bool,
     /// Answers show numbers.
     sighted: bool,
     /// Resets have killed what then turned out to be true: they mean something else here.
@@ -72,7 +74,8 @@ impl Belief {
         now: Instant,
         wall: SystemTime,
     ) -> Self {
-        let mut belief = Self { limit, rules, margin, hypotheses: Vec::new(), sighted: false, resets_lie: false };
+        let hypotheses = Vec::new();
+        let mut belief = Self { limit, rules, margin, hypotheses, gauge: false, sighted: false, resets_lie: false };
         match shape {
             Some(shape) => belief.suppose(shape, None, now, wall),
             None => {
@@ -107,6 +110,7 @@ impl Belief {
             Shape::Calendar(zone) => window_of(Ends::midnight(zone, now, wall), amount, window),
             Shape::Gauge => Book::Gauge { amount, level: Amounts::default() },
         };
+        self.gauge |= shape == Shape::Gauge;
         self.hypotheses.push(Hypothesis {
             shape,
             book,
@@ -216,7 +220,7 @@ impl Belief {
 
     /// Whether it may be what is under way that counts.
     pub(super) fn is_gauge(&self) -> bool {
-        self.hypotheses.iter().any(|hypothesis| hypothesis.shape == Shape::Gauge)
+        self.gauge
     }
 
     pub(super) fn ended(&mut self, amounts: &Amounts) {

@@ -20,6 +20,9 @@ use governor::nanos::Nanos;
 use governor::state::{NotKeyed, StateStore};
 use governor::{Quota, RateLimiter};
 
+/// Far enough from the end that governor's unchecked sums cannot overflow: centuries of debt.
+const FAR: u64 = u64::MAX / 4;
+
 /// A bucket that holds `amount` and refills it once per window, continuously.
 ///
 /// The level can be read, refunded, driven into debt and corrected. Time that stands still or goes back is harmless.
@@ -46,6 +49,8 @@ pub struct Bucket {
     head_start: u64,
     /// Units of refill that make one token.
     unit: u64,
+    /// More tokens than this are counted as so many.
+    most: u64,
     /// Tokens per governor cell; above 1 only where governor's `u32` cannot count single tokens.
     cell: u64,
     /// The last instant asked about, and what the clock shows then: nearly always asked again at once.
@@ -66,7 +71,8 @@ impl Bucket {
             .expect("a unit is at least one nanosecond")
             .allow_burst(burst);
         let limiter = RateLimiter::new(quota, dial.clone(), dial.clone());
-        Self { limiter, dial, origin: now, head_start: 0, amount, window_ns, unit, cell, shown: Cell::new((now, 0)) }
+        let (most, shown) = (FAR / unit, Cell::new((now, 0)));
+        Self { limiter, dial, origin: now, head_start: 0, amount, window_ns, unit, most, cell, shown }
     }
 
     /// Keeps every grant at least `margin` later than the books alone would allow, unless the bucket has been full for
@@ -185,9 +191,9 @@ impl Bucket {
         self.dial.0.tat.store(self.bounded(tat), Relaxed);
     }
 
-    /// Far enough from the end that governor's unchecked sums cannot overflow: centuries of debt.
+    /// A TAT that lies no further off than governor can count.
     pub(super) fn bounded(&self, tat: u64) -> u64 {
-        tat.min(u64::MAX / 4)
+        tat.min(FAR)
     }
 
     /// `units` of refill in tokens, rounded up.
@@ -211,12 +217,13 @@ impl Bucket {
 
     /// `n` tokens in units of refill.
     pub(super) fn in_units(&self, n: u64) -> u64 {
-        n.saturating_mul(self.unit).min(u64::MAX / 4)
+        n.min(self.most) * self.unit
     }
 
     /// Governor cells that `n ≤ amount` takes.
     fn cells(&self, n: u64) -> u64 {
-        n.div_ceil(self.cell).min(self.amount / self.cell)
+        // Nearly always, and divisions are slow.
+        if self.cell == 1 { n.min(self.amount) } else { n.div_ceil(self.cell).min(self.amount / self.cell) }
     }
 
     /// `now` on this bucket's clock, rounded down, as what is spent later is held against it.
@@ -239,17 +246,17 @@ impl Bucket {
     fn units(&self, nanos: u128) -> u64 {
         let per_window = self.unit * self.amount.max(1);
         if per_window == self.window_ns {
-            return nanos.min(u128::from(u64::MAX / 4)) as u64;
+            return nanos.min(u128::from(FAR)) as u64;
         }
         let units = nanos.saturating_mul(u128::from(per_window)) / u128::from(self.window_ns);
-        units.min(u128::from(u64::MAX / 4)) as u64
+        units.min(u128::from(FAR)) as u64
     }
 
     /// The time in which `units` refill, rounded up.
     fn time(&self, units: u64) -> Duration {
         let per_window = u128::from(self.unit) * u128::from(self.amount.max(1));
         let nanos = (u128::from(units) * u128::from(self.window_ns)).div_ceil(per_window);
-        Duration::from_nanos(nanos.min(u128::from(u64::MAX / 4)) as u64)
+        Duration::from_nanos(nanos.min(u128::from(FAR)) as u64)
     }
 
     fn instant(&self, units: u64) -> Instant {

@@ -791,7 +791,11 @@ impl<T> Machine<T> {
     ) -> Result<Box<Grant>, Place> {
         let free = self.queue.len() == 0 && self.open(now).is_ok();
         let reserved = free.then(|| self.gates.reserve(charge, now));
-        if let Some(Ok(test)) = reserved { Ok(self.grant(place, *charge, guess.clone(), test, now)) } else { Err(place) }
+        if let Some(Ok(test)) = reserved {
+            Ok(self.grant(place, *charge, guess.clone(), test, now))
+        } else {
+            Err(place)
+        }
     }
 
     fn forecast_at(&mut self, place: &Place, charge: &Charge, now: Instant) -> Forecast {

@@ -36,11 +36,11 @@ impl Refill {
     pub(super) fn charge(&mut self, amounts: &Amounts, now: Instant) {
         let clock = self.bucket.clock_up(now);
         for rule in self.rules.iter().filter(|rule| amounts[*rule] > 0) {
-            let tat = self.tats[rule];
-            if tat < clock {
-                self.restarted[rule] = clock;
+            let tat = &mut self.tats[rule];
+            if *tat < clock {
+                (self.restarted[rule], *tat) = (clock, clock);
             }
-            self.tats[rule] = self.bucket.bounded(tat.max(clock).saturating_add(self.bucket.in_units(amounts[rule])));
+            *tat = self.bucket.bounded(*tat + self.bucket.in_units(amounts[rule]));
         }
     }
 

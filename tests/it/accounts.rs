@@ -249,7 +249,7 @@ async fn affinity_keeps_account_and_key_until_it_costs_too_much() {
     warm(&scheduler, &["a", "b", "c"]).await;
     let same = || request(1_000).affinity("user 7");
     let first = scheduler.acquire(same()).await.unwrap();
-    let home = first.target().clone();
+    let home = first.target();
     first.settle(Usage::new(1_000, 0));
     for _ in 0..20 {
         let permit = scheduler.acquire(same()).await.unwrap();
