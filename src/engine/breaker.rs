@@ -159,7 +159,9 @@ impl Breaker {
             return;
         }
         self.settled = number;
-        self.failures = self.failures.split_off(&(number + 1));
+        if !self.failures.is_empty() {
+            self.failures = self.failures.split_off(&(number + 1));
+        }
         if let Some(outage) = self.outage.take() {
             self.ramp = Some(RAMP_START);
             self.change(Change::Recovered { after: now.saturating_duration_since(outage.since) });

@@ -18,7 +18,7 @@ pub(super) struct Sent {
 
 impl Sent {
     pub(super) fn count(&mut self, now: Instant) {
-        if self.marks.back().is_none_or(|(at, _)| now.saturating_duration_since(*at) >= GRAIN) {
+        if self.marks.back().is_none_or(|(at, _)| now >= *at + GRAIN) {
             if self.marks.len() == MARKS {
                 self.marks.pop_front();
             }
