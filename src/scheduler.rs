@@ -268,7 +268,6 @@ pub(crate) struct Answered<T> {
     not(feature = "client"),
     expect(dead_code, reason = "only the client turns an error answer into an error of its own")
 )]
-#[expect(clippy::large_enum_variant, reason = "one is on the stack for a moment; a box would cost every call")]
 pub(crate) enum Ended<T, E> {
     Answered(Answered<T>),
     /// The last attempt's result was an error answer that is the caller's to read; its books are closed.

@@ -110,37 +110,23 @@ pub(crate) struct TargetArgs {
     #[arg(long, conflicts_with_all = ["base_url", "api_key_env"])]
     pub(crate) mock: bool,
 
-    /// The address of the API, `/v1` included [default: OPENAI_BASE_URL, or the provider's]
-    #[arg(long, value_name = "URL")]
-    pub(crate) base_url: Option<String>,
-
-    /// Whose rules and headers apply: openai, azure, anthropic, gemini, groq, mistral, or compatible for any other server
-    /// that speaks OpenAI's API [default: told by the address]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) provider: Option<Provider>,
-
-    /// The environment variable that holds the API key [default: OPENAI_API_KEY, or the provider's]
-    #[arg(long, value_name = "VARIABLE")]
-    pub(crate) api_key_env: Option<String>,
-
-    /// A configuration file (TOML); the other options override its first account
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
 
     /// How long to wait for one answer [default: 600]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) timeout: Option<Duration>,
 }
 
-/// Whose API is meant, for what does not send a file.
+/// Whose API is meant.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ApiArgs {
     /// A configuration file (TOML); the other options override its first account
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
-    /// Whose rules and headers apply: openai, azure, anthropic, gemini, groq, mistral or compatible [default: told by the
-    /// address, or by an error that is to be explained]
+    /// Whose rules and headers apply: openai, azure, anthropic, gemini, groq, mistral, or compatible for any other server
+    /// that speaks OpenAI's API [default: told by the address]
     #[arg(long, value_name = "NAME")]
     pub(crate) provider: Option<Provider>,
 

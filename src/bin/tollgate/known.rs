@@ -1,15 +1,68 @@
-//! What is known of a limit, in words: how it is enforced, what a request is charged, where the number is from.
+//! What is known of a limit, for programs and in words: how it is enforced, what a request is charged, where the number
+//! is from.
 
-use tollgate::Dimension;
+use serde::Serialize;
 use tollgate::engine::{GateStatus, Source};
 use tollgate::providers::Rule;
+use tollgate::{Dimension, LaneSnapshot, Shape};
+
+/// Whose limits they are.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Lane {
+    pub(crate) account: String,
+    pub(crate) pool: String,
+}
+
+impl From<&LaneSnapshot> for Lane {
+    fn from(lane: &LaneSnapshot) -> Self {
+        Self { account: lane.account.clone(), pool: lane.pool.clone() }
+    }
+}
+
+/// One limit, as every list has it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Known {
+    #[serde(flatten)]
+    pub(crate) lane: Lane,
+    pub(crate) limit: String,
+    pub(crate) amount: u64,
+    pub(crate) window_s: f64,
+    /// How it may be enforced; one shape where that is known.
+    pub(crate) shapes: Vec<Shape>,
+    /// The slices that it may be cut into besides.
+    suspected: Vec<Shape>,
+    /// What a request may be charged; one rule where that is known.
+    rules: Vec<Rule>,
+    /// Both in words, as the table has them.
+    pub(crate) enforced: String,
+    pub(crate) charged: Option<String>,
+    /// Where the number is from: `configured`, `header`, or a tier with its date.
+    pub(crate) source: String,
+}
+
+impl Known {
+    pub(crate) fn of(lane: &LaneSnapshot, gate: &GateStatus) -> Self {
+        Self {
+            lane: lane.into(),
+            limit: gate.limit.name(),
+            amount: gate.limit.amount,
+            window_s: gate.limit.window.as_secs_f64(),
+            shapes: gate.shapes.clone(),
+            suspected: gate.suspected.clone(),
+            rules: gate.rules.clone(),
+            enforced: shape(gate),
+            charged: rule(gate),
+            source: source(&gate.source),
+        }
+    }
+}
 
 /// From so many on, a list of what is still possible says less than how many there are.
 const MANY: usize = 3;
 
 /// `refill`; `refill, sliding or fixed, perhaps slice:1` while that is not known.
-pub(crate) fn shape(gate: &GateStatus) -> String {
-    let listed = |shapes: &[tollgate::Shape]| either(shapes.iter().map(ToString::to_string).collect());
+fn shape(gate: &GateStatus) -> String {
+    let listed = |shapes: &[Shape]| either(shapes.iter().map(ToString::to_string).collect());
     match gate.suspected.as_slice() {
         [] => listed(&gate.shapes),
         suspected => format!("{}, perhaps {}", listed(&gate.shapes), listed(suspected)),
@@ -18,7 +71,7 @@ pub(crate) fn shape(gate: &GateStatus) -> String {
 
 /// `larger of cap and input`; nothing for requests, which are counted one by one. Whether input is counted by the vocabulary or by
 /// characters is left out.
-pub(crate) fn rule(gate: &GateStatus) -> Option<String> {
+fn rule(gate: &GateStatus) -> Option<String> {
     if gate.limit.dimension == Dimension::Requests || gate.rules.is_empty() {
         return None;
     }
@@ -43,7 +96,7 @@ fn charged(rule: Rule, dimension: Dimension) -> &'static str {
 }
 
 /// `configured`, `header`, or `tier1 of 2026-09-24`.
-pub(crate) fn source(source: &Source) -> String {
+fn source(source: &Source) -> String {
     match source {
         Source::Tier { tier, as_of } => format!("{tier} of {as_of}"),
         Source::Configured => "configured".to_owned(),

@@ -50,7 +50,7 @@ pub(crate) struct DoctorArgs {
     pub(super) timeout: Duration,
 
     /// Explain this error instead: the body of an answer, with or without status line and headers, or an SDK's message; a
-    /// file that holds one; or `-` for standard input
+    /// file that holds one; or `-` for standard input. Without --provider, the error tells whose it is
     #[arg(long, value_name = "ERROR", allow_hyphen_values = true)]
     pub(super) explain: Option<String>,
 

@@ -5,57 +5,34 @@ use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
+use tollgate::LaneSnapshot;
 use tollgate::engine::{GateStatus, Source};
-use tollgate::providers::Rule;
-use tollgate::{LaneSnapshot, Shape};
 
 use super::ask::Answer;
-use crate::{known, show};
+use crate::known::{Known, Lane};
+use crate::show;
 
 /// The name of a lane that stands for every model.
 pub(super) const ANY: &str = "any model";
+/// Where a number is from that earlier runs saw.
+const LEARNED: &str = "learned";
 
 /// Everything that is known.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Overview {
-    limits: Vec<Known>,
+    limits: Vec<Listed>,
     /// Lanes of which no limit is known.
     unknown: Vec<Lane>,
     /// What probes were answered.
     pub(super) answers: Vec<Answer>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
-struct Lane {
-    account: String,
-    pool: String,
-}
-
-impl From<&LaneSnapshot> for Lane {
-    fn from(lane: &LaneSnapshot) -> Self {
-        Self { account: lane.account.clone(), pool: lane.pool.clone() }
-    }
-}
-
 /// One limit.
 #[derive(Debug, Serialize)]
-struct Known {
+struct Listed {
+    /// The source may also be `learned`: by earlier runs.
     #[serde(flatten)]
-    lane: Lane,
-    limit: String,
-    amount: u64,
-    window_s: f64,
-    /// How it may be enforced; one shape where that is known.
-    shapes: Vec<Shape>,
-    /// The slices that it may be cut into besides.
-    suspected: Vec<Shape>,
-    /// What a request may be charged; one rule where that is known.
-    rules: Vec<Rule>,
-    /// Both in words, as the table has them.
-    enforced: String,
-    charged: Option<String>,
-    /// Where the number is from: `configured`, a tier with its date, `header` (of the probe) or `learned` (by earlier runs).
-    source: String,
+    known: Known,
     /// Whether earlier runs found out more about shape or charge than the provider's profile tells.
     learned: bool,
     /// What is left now; `null` where no header told.
@@ -64,41 +41,30 @@ struct Known {
     full_in_s: Option<f64>,
 }
 
-impl Known {
+impl Listed {
     /// `before` is the same limit without what was learned, if it is known without.
-    fn new(lane: &Lane, gate: &GateStatus, before: Option<&GateStatus>, answer: Option<&Answer>) -> Self {
+    fn new(lane: &LaneSnapshot, gate: &GateStatus, before: Option<&GateStatus>, answer: Option<&Answer>) -> Self {
         let told = answer.is_some_and(|answer| answer.shows(&gate.limit));
-        let source = match &gate.source {
-            // Without an answer, only earlier runs can have seen a header.
-            Source::Header if !told => "learned".to_owned(),
-            source => known::source(source),
-        };
+        // Without an answer, only earlier runs can have seen a header.
+        let seen_before = gate.source == Source::Header && !told;
         let narrower = |before: &GateStatus| {
             (&before.shapes, &before.suspected, &before.rules) != (&gate.shapes, &gate.suspected, &gate.rules)
         };
+        let mut known = Known::of(lane, gate);
+        if seen_before {
+            known.source = LEARNED.to_owned();
+        }
         Self {
-            lane: lane.clone(),
-            limit: gate.limit.name(),
-            amount: gate.limit.amount,
-            window_s: gate.limit.window.as_secs_f64(),
-            shapes: gate.shapes.clone(),
-            suspected: gate.suspected.clone(),
-            rules: gate.rules.clone(),
-            enforced: known::shape(gate),
-            charged: known::rule(gate),
-            learned: source == "learned" || answer.is_none() && before.is_some_and(narrower),
-            source,
+            known,
+            learned: seen_before || answer.is_none() && before.is_some_and(narrower),
             left: told.then_some(gate.left),
             full_in_s: told.then_some(gate.full_in.as_secs_f64()),
         }
     }
 
     fn source(&self) -> String {
-        if self.learned && self.source != "learned" {
-            format!("{}, the rest learned", self.source)
-        } else {
-            self.source.clone()
-        }
+        let source = &self.known.source;
+        if self.learned && source != LEARNED { format!("{source}, the rest learned") } else { source.clone() }
     }
 
     fn full(&self) -> String {
@@ -114,28 +80,27 @@ impl Known {
 impl Overview {
     pub(super) fn has(&self, lane: &LaneSnapshot) -> bool {
         let lane = Lane::from(lane);
-        self.unknown.contains(&lane) || self.limits.iter().any(|known| known.lane == lane)
+        self.unknown.contains(&lane) || self.limits.iter().any(|listed| listed.known.lane == lane)
     }
 
     /// Adds a lane; `before` is the same without what was learned.
     pub(super) fn add(&mut self, lane: &LaneSnapshot, before: &LaneSnapshot, answer: Option<&Answer>) {
-        let name = Lane::from(lane);
         if lane.status.gates.is_empty() {
-            self.unknown.push(name);
+            self.unknown.push(lane.into());
             return;
         }
         for gate in &lane.status.gates {
             let same = |other: &&GateStatus| {
                 (other.limit.dimension, other.limit.window) == (gate.limit.dimension, gate.limit.window)
             };
-            self.limits.push(Known::new(&name, gate, before.status.gates.iter().find(same), answer));
+            self.limits.push(Listed::new(lane, gate, before.status.gates.iter().find(same), answer));
         }
     }
 
     fn table(&self) -> Table {
-        let first = self.limits.first().map(|known| &known.lane.account);
-        let several = self.limits.iter().any(|known| Some(&known.lane.account) != first);
-        let told = self.limits.iter().any(|known| known.left.is_some());
+        let first = self.limits.first().map(|listed| &listed.known.lane.account);
+        let several = self.limits.iter().any(|listed| Some(&listed.known.lane.account) != first);
+        let told = self.limits.iter().any(|listed| listed.left.is_some());
         let mut table = Table::new();
         table.load_preset(presets::UTF8_BORDERS_ONLY);
         let mut head = vec!["limit of", "", "amount", "enforced", "charged", "source"];
@@ -146,21 +111,22 @@ impl Overview {
             head.extend(["left", "full again"]);
         }
         table.set_header(head);
-        for known in &self.limits {
+        for listed in &self.limits {
+            let known = &listed.known;
             let mut row = vec![
                 known.lane.pool.clone(),
                 known.limit.clone(),
                 show::count(known.amount),
                 known.enforced.clone(),
                 known.charged.clone().unwrap_or_default(),
-                known.source(),
+                listed.source(),
             ];
             if several {
                 row.insert(0, known.lane.account.clone());
             }
             if told {
-                let left = known.left.map(|left| show::count(u64::try_from(left).unwrap_or(0)));
-                row.extend([left.unwrap_or_else(|| "?".to_owned()), known.full()]);
+                let left = listed.left.map(|left| show::count(u64::try_from(left).unwrap_or(0)));
+                row.extend([left.unwrap_or_else(|| "?".to_owned()), listed.full()]);
             }
             table.add_row(row);
         }

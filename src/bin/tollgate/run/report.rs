@@ -11,13 +11,13 @@ use serde::Serialize;
 use tempfile::NamedTempFile;
 use tollgate::engine::Predictions;
 use tollgate::mock::Stats;
-use tollgate::providers::Rule;
-use tollgate::{CacheStats, EndpointSnapshot, LaneSnapshot, Shape, Snapshot};
+use tollgate::{CacheStats, EndpointSnapshot, LaneSnapshot, Snapshot};
 
 use super::check::Checked;
 use super::failures::Kind;
 use super::work::Job;
-use crate::{known, show};
+use crate::known::Known;
+use crate::show;
 
 /// The figures of a run.
 #[derive(Debug, Serialize)]
@@ -106,21 +106,8 @@ struct Rows {
 /// One limit and how far it was used.
 #[derive(Debug, Serialize)]
 struct LimitUse {
-    account: String,
-    pool: String,
-    limit: String,
-    amount: u64,
-    window_s: f64,
-    /// How it may be enforced; one shape where that is known.
-    shapes: Vec<Shape>,
-    /// The slices that it may be cut into besides.
-    suspected: Vec<Shape>,
-    /// What a request may be charged; one rule where that is known.
-    rules: Vec<Rule>,
-    /// Both in words, as the table has them.
-    enforced: String,
-    /// Where the number is from: `configured`, `header`, or a tier with its date.
-    source: String,
+    #[serde(flatten)]
+    known: Known,
     /// What was charged, less what was given back.
     spent: u64,
     /// What was spent against all that the limit allowed: a full bucket, and what flowed in over the lane's own span.
@@ -136,20 +123,7 @@ impl LimitUse {
             let (amount, window) = (gate.limit.amount as f64, gate.limit.window.as_secs_f64());
             let spent = gate.spent as f64;
             Self {
-                account: lane.account.clone(),
-                pool: lane.pool.clone(),
-                limit: gate.limit.name(),
-                amount: gate.limit.amount,
-                window_s: window,
-                shapes: gate.shapes.clone(),
-                suspected: gate.suspected.clone(),
-                rules: gate.rules.clone(),
-                enforced: [Some(known::shape(gate)), known::rule(gate)]
-                    .into_iter()
-                    .flatten()
-                    .collect::<Vec<_>>()
-                    .join(", "),
-                source: known::source(&gate.source),
+                known: Known::of(lane, gate),
                 spent: gate.spent,
                 r#use: (spent / (amount * (1.0 + lane.status.span.as_secs_f64() / window))).min(1.0),
                 lower_bound_s: gate.least_time().map(|time| time.as_secs_f64()),
@@ -246,7 +220,7 @@ impl Report {
             }
             None => {
                 // A bound of zero says little where a laxer shape is possible than the one that the limits may have.
-                let known = |limit: &LimitUse| limit.lower_bound_s.is_some() && limit.shapes.len() == 1;
+                let known = |limit: &LimitUse| limit.lower_bound_s.is_some() && limit.known.shapes.len() == 1;
                 let free = if self.limits.iter().all(known) { ", not held by a limit" } else { "" };
                 row("first to last admission", format!("{}{free}", time(self.admission_span_s)));
             }
@@ -279,16 +253,17 @@ impl Report {
         }
         let mut limits = Table::new();
         limits.load_preset(presets::UTF8_BORDERS_ONLY);
-        limits.set_header(["limit of", "", "amount", "spent", "use", "enforced", "source"]);
-        for limit in &self.limits {
+        limits.set_header(["limit of", "", "amount", "spent", "use", "enforced", "charged", "source"]);
+        for LimitUse { known, spent, r#use, .. } in &self.limits {
             limits.add_row([
-                limit.pool.clone(),
-                limit.limit.clone(),
-                show::count(limit.amount),
-                show::count(limit.spent),
-                show::share(limit.r#use),
-                limit.enforced.clone(),
-                limit.source.clone(),
+                known.lane.pool.clone(),
+                known.limit.clone(),
+                show::count(known.amount),
+                show::count(*spent),
+                show::share(*r#use),
+                known.enforced.clone(),
+                known.charged.clone().unwrap_or_default(),
+                known.source.clone(),
             ]);
         }
         for column in 2..5 {

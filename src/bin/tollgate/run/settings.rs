@@ -194,7 +194,7 @@ pub(crate) fn path_of(endpoint: &str) -> Result<String> {
 
 /// The scheduler's settings: the file's, with what was typed written over its first account, and the keys in it.
 fn config(target: &TargetArgs, limits: &LimitArgs, from: &From) -> Result<(Config, Vec<Secret>)> {
-    let mut config = match &target.config {
+    let mut config = match &target.api.config {
         Some(file) => Config::from_file(file)?,
         None => Config::default(),
     };
@@ -210,7 +210,7 @@ fn config(target: &TargetArgs, limits: &LimitArgs, from: &From) -> Result<(Confi
     let Some(account) = config.accounts.first_mut() else {
         bail!("the configuration has no account; add an [[account]]");
     };
-    account.provider = target.provider.unwrap_or(account.provider);
+    account.provider = target.api.provider.unwrap_or(account.provider);
     if !target.mock {
         set_address(account, target)?;
     }
@@ -282,20 +282,22 @@ fn set_limits(account: &mut Account, target: &TargetArgs, limits: &LimitArgs) {
         limits.amounts.over(own);
         shapes_over(&limits.shape, own);
     }
-    let said = limits.tier.is_some() || limits.amounts.any() || limits.unlimited || target.config.is_some();
+    let said = limits.tier.is_some() || limits.amounts.any() || limits.unlimited || target.api.config.is_some();
     if target.mock && !said {
         (account.limits.rpm, account.limits.tpm) = (Some(DEMONSTRATION.0), Some(DEMONSTRATION.1));
     }
 }
 
 fn set_address(account: &mut Account, target: &TargetArgs) -> Result<()> {
-    if let Some(url) = &target.base_url {
+    if let Some(url) = &target.api.base_url {
         account.base_url = Some(url.clone());
     }
     if account.base_url.is_none() && account.provider == Provider::Openai {
         account.base_url = std::env::var("OPENAI_BASE_URL").ok().filter(|url| !url.trim().is_empty());
     }
-    if let Some(url) = account.base_url.as_deref().filter(|_| target.provider.is_none() && target.config.is_none()) {
+    if let Some(url) =
+        account.base_url.as_deref().filter(|_| target.api.provider.is_none() && target.api.config.is_none())
+    {
         account.provider = provider_at(url);
     }
     match account.base_url.as_deref().or(account.provider.default_base_url()) {
@@ -322,13 +324,13 @@ pub(crate) fn provider_at(url: &str) -> Provider {
 /// Puts the keys themselves into the account, and returns them.
 fn set_keys(account: &mut Account, target: &TargetArgs, from: &From) -> Result<Vec<Secret>> {
     let mut secrets = Vec::new();
-    if target.api_key_env.is_none() && !account.keys.is_empty() {
+    if target.api.api_key_env.is_none() && !account.keys.is_empty() {
         secrets = keys_of(account, from)?;
     } else {
-        let variable = target.api_key_env.as_deref().unwrap_or(account.provider.key_env());
+        let variable = target.api.api_key_env.as_deref().unwrap_or(account.provider.key_env());
         match from_env(variable)? {
             Some(secret) => secrets.push(secret),
-            None if target.api_key_env.is_none() && account.base_url.as_deref().is_some_and(is_loopback) => {
+            None if target.api.api_key_env.is_none() && account.base_url.as_deref().is_some_and(is_loopback) => {
                 account.keys = vec![Key::Value(NO_SECRET.into())];
                 return Ok(secrets);
             }
