@@ -20,6 +20,8 @@ const VOTES: u8 = 3;
 const EXCESS: u64 = 6;
 /// Limits with fewer requests per slice than this are tested once: a burst of that size rarely falls on two slices.
 const SMALL_SLICE: u64 = 100;
+/// Limits with fewer requests in ten seconds than this are not tested for such slices.
+const FEW: u64 = 12;
 /// Tokens of a request, where only its size in a slice matters.
 const USUAL: u64 = 500;
 /// Shapes that are not known are looked for in windows up to this long.
@@ -58,11 +60,51 @@ struct Hypothesis {
 /// A slice that is only suspected lets a few more pass, to see whether they are refused.
 #[derive(Clone, Copy, Debug)]
 struct Test {
+    length: Duration,
     /// Bursts that have to pass.
     bursts: u8,
     /// Requests beyond the slice that passed in the present burst, and when it began.
     passed: u8,
     began: Option<Instant>,
+    /// The first burst beyond a long slice has passed. It may have fallen on the slice's end; the next one is beyond two.
+    twice: bool,
+}
+
+impl Test {
+    fn new(length: Duration, requests: u64) -> Self {
+        // Of short slices, the next burst can be in another one.
+        let bursts = if length > SECOND {
+            2
+        } else if requests < SMALL_SLICE {
+            1
+        } else {
+            3
+        };
+        Self { length, bursts, passed: 0, began: None, twice: false }
+    }
+
+    /// What may be there besides one slice of `amount`.
+    fn beyond(&self, amount: u64) -> u64 {
+        if self.twice { amount } else { 0 }
+    }
+
+    /// A request of `sent` that overdrew it was answered.
+    fn passed(&mut self, sent: Instant, now: Instant) {
+        if self.twice && self.began.is_some_and(|began| sent < began) {
+            return;
+        }
+        if self.began.is_none_or(|began| sent >= began + self.length) {
+            (self.began, self.passed) = (Some(sent), 0);
+        }
+        self.passed = self.passed.saturating_add(1);
+        if self.passed != VOTES {
+            return;
+        }
+        self.bursts = self.bursts.saturating_sub(1);
+        if self.length > SECOND {
+            (self.began, self.passed, self.twice) = (Some(now), 0, true);
+        }
+    }
 }
 
 impl Belief {
@@ -85,11 +127,16 @@ impl Belief {
                 for length in [SECOND, SECOND * 10] {
                     let part = slice(&limit, length);
                     let requests = if limit.dimension == Dimension::Requests { part } else { part / USUAL };
-                    // A slice of ten seconds matters only where its refusals would be many.
-                    if limit.window == MINUTE && (length == SECOND || requests >= 10 * SMALL_SLICE) {
-                        let bursts = if requests < SMALL_SLICE || length > SECOND { 1 } else { 3 };
-                        let test = Test { bursts, passed: 0, began: None };
-                        belief.suppose(Shape::Slice(length), Some(test), now, wall);
+                    // A slice of ten seconds matters only where its refusals would be many, and so does one of tokens, since who
+                    // cuts these cuts requests as well.
+                    let least = match (limit.dimension, length) {
+                        (Dimension::Requests, SECOND) => 0,
+                        (Dimension::Requests, _) => FEW,
+                        (_, SECOND) => SMALL_SLICE,
+                        _ => 10 * SMALL_SLICE,
+                    };
+                    if limit.window == MINUTE && requests >= least {
+                        belief.suppose(Shape::Slice(length), Some(Test::new(length, requests)), now, wall);
                     }
                 }
             }
@@ -181,9 +228,9 @@ impl Belief {
     }
 
     pub(super) fn fits(&mut self, amounts: &Amounts, now: Instant) -> bool {
-        let (extra, whole) = (self.extra(amounts), self.rules_of_the_whole());
+        let (extra, whole, limit) = (self.extra(amounts), self.rules_of_the_whole(), self.limit);
         self.hypotheses.iter_mut().filter(|hypothesis| !hypothesis.alive.is_empty()).all(|hypothesis| {
-            let extra = if hypothesis.test.is_some() { extra } else { 0 };
+            let extra = hypothesis.test.map_or(0, |test| extra + test.beyond(slice(&limit, test.length)));
             hypothesis.book.fits(amounts, hypothesis.rules(whole).binding(), extra, now)
         })
     }
@@ -203,10 +250,13 @@ impl Belief {
         let whole = self.rules_of_the_whole();
         let mut overdrawn = 0;
         for (i, hypothesis) in self.hypotheses.iter_mut().enumerate() {
-            if hypothesis.test.is_some() && !hypothesis.alive.is_empty() {
+            if let Some(test) = hypothesis.test
+                && !hypothesis.alive.is_empty()
+            {
                 let rules = hypothesis.rules(whole);
                 let rules = if self.sighted { rules } else { rules.binding() };
-                let one = |rule| hypothesis.book.fits(amounts, Rules::of(&[rule]), 0, now);
+                let beyond = test.beyond(slice(&self.limit, test.length));
+                let one = |rule| hypothesis.book.fits(amounts, Rules::of(&[rule]), beyond, now);
                 overdrawn |= u8::from(!rules.iter().any(one)) << i.min(7);
             }
             hypothesis.book.charge(amounts, now);
@@ -243,11 +293,13 @@ impl Belief {
     }
 
     pub(super) fn ready_at(&mut self, amounts: &Amounts, now: Instant) -> Instant {
-        let (extra, whole) = (self.extra(amounts), self.rules_of_the_whole());
+        let (extra, whole, limit) = (self.extra(amounts), self.rules_of_the_whole(), self.limit);
         let living = self.hypotheses.iter_mut().filter(|hypothesis| !hypothesis.alive.is_empty());
         let ready = living.map(|hypothesis| {
             let rules = hypothesis.rules(whole).binding();
-            if hypothesis.test.is_some() && hypothesis.book.fits(amounts, rules, extra, now) {
+            if let Some(test) = hypothesis.test
+                && hypothesis.book.fits(amounts, rules, extra + test.beyond(slice(&limit, test.length)), now)
+            {
                 return now;
             }
             hypothesis.book.ready_at(amounts, rules, now)
@@ -407,22 +459,14 @@ impl Belief {
     }
 
     /// A request that overdrew suspected slices was answered: there are none, if it happens often enough.
-    pub(super) fn test_passed(&mut self, overdrawn: u8, sent: Instant) {
-        let was_overdrawn = |i: usize| overdrawn & 1 << i.min(7) != 0;
-        let tested = self.hypotheses.iter_mut().enumerate().filter(|(i, _)| was_overdrawn(*i));
+    pub(super) fn test_passed(&mut self, overdrawn: u8, sent: Instant, now: Instant) {
+        let tested = self.hypotheses.iter_mut().enumerate().filter(|(i, _)| overdrawn & 1 << i.min(&7) != 0);
         for (_, hypothesis) in tested {
-            let (Some(test), Shape::Slice(length)) = (&mut hypothesis.test, hypothesis.shape) else { continue };
-            if test.began.is_none_or(|began| sent.saturating_duration_since(began) >= length) {
-                (test.began, test.passed) = (Some(sent), 0);
-            }
-            test.passed = test.passed.saturating_add(1);
-            if test.passed == VOTES {
-                test.bursts = test.bursts.saturating_sub(1);
-            }
+            let Some(test) = &mut hypothesis.test else { continue };
+            test.passed(sent, now);
             if test.bursts == 0 {
-                hypothesis.alive = Rules::NONE;
                 // It may come back as a certainty, but not as a test.
-                hypothesis.test = None;
+                (hypothesis.alive, hypothesis.test) = (Rules::NONE, None);
             }
         }
     }
@@ -449,8 +493,8 @@ impl Belief {
         }
     }
 
-    /// Takes a refusal for that of a slice: the shortest that was used up, whether it was still suspected or ruled out.
-    /// Answers whether that explains the refusal.
+    /// Takes a refusal for that of a slice that was used up: rather one that is still suspected than one that was ruled out,
+    /// of these one as long as the wait, and of these the shortest. Answers whether that explains the refusal.
     fn blame_slice(
         &mut self,
         amounts: &Amounts,
@@ -461,12 +505,16 @@ impl Belief {
     ) -> bool {
         let rules = self.rules;
         let mut slices: Vec<_> = self.hypotheses.iter_mut().filter(|h| length_of(&h.shape).is_some()).collect();
-        if let Some(index) = slices.iter_mut().position(|h| !h.book.fits(amounts, rules.binding(), 0, now)) {
+        let used_up = slices.iter_mut().enumerate().filter_map(|(i, slice)| {
+            let length = length_of(&slice.shape).filter(|_| !slice.book.fits(amounts, rules.binding(), 0, now))?;
+            Some((slice.test.is_none(), length < wait, length, i))
+        });
+        if let Some((.., blamed)) = used_up.min() {
             // Whether there is a longer one as well is not to be told from this; it would be found in the same way.
             for slice in slices.iter_mut().filter(|slice| slice.test.is_some()) {
                 (slice.alive, slice.test) = (Rules::NONE, None);
             }
-            slices[index].alive = rules;
+            slices[blamed].alive = rules;
             return true;
         }
         let known = self.hypotheses.iter().any(|hypothesis| length_of(&hypothesis.shape).is_some());

@@ -363,8 +363,8 @@ impl Gate {
     }
 
     /// A request that was let pass to see if it is refused was answered.
-    pub(super) fn test_passed(&mut self, overdrawn: u8, sent: Instant) {
-        self.belief.test_passed(overdrawn, sent);
+    pub(super) fn test_passed(&mut self, overdrawn: u8, sent: Instant, now: Instant) {
+        self.belief.test_passed(overdrawn, sent, now);
     }
 
     /// Takes what was known of the limit before.

@@ -266,9 +266,9 @@ impl Gates {
     }
 
     /// A request of `sent` that was let pass to see if it is refused was not.
-    pub fn test_passed(&mut self, overdrawn: Overdrawn, sent: Instant) {
+    pub fn test_passed(&mut self, overdrawn: Overdrawn, sent: Instant, now: Instant) {
         for (i, gate) in self.gates.iter_mut().enumerate() {
-            gate.test_passed((overdrawn.0 >> (8 * i.min(7))) as u8, sent);
+            gate.test_passed((overdrawn.0 >> (8 * i.min(7))) as u8, sent, now);
         }
     }
 

@@ -565,7 +565,7 @@ impl<T> Machine<T> {
         }
         let answered = matches!(end, End::Used(_)) || (end == End::Unknown && !readings.is_empty());
         if answered && test != Overdrawn::default() {
-            self.gates.test_passed(test, at);
+            self.gates.test_passed(test, at, now);
         }
         if !readings.is_empty() {
             let around = self.around(&grant, self.in_flight == 0, now);

@@ -194,14 +194,14 @@ fn a_sliding_minute_is_told_from_a_refill_at_once_and_from_a_fixed_one_in_the_se
 
 #[test]
 fn the_end_of_a_fixed_minute_is_learned_from_headers_that_count_down_to_it() {
-    let mut world = World::shaped(Shape::Fixed, 100, 3_000_000);
+    let mut world = World::shaped(Shape::Fixed, 60, 3_000_000);
     world.one_by_one(5);
-    (0..195).for_each(|_| world.submit(Estimate::tokens(100, 100)));
-    assert_eq!(world.under_way.len(), 95, "this minute's");
+    (0..115).for_each(|_| world.submit(Estimate::tokens(100, 100)));
+    assert_eq!(world.under_way.len(), 55, "this minute's");
     world.pass(secs(19.4));
-    assert_eq!(world.under_way.len(), 95, "it ends at 20 s");
+    assert_eq!(world.under_way.len(), 55, "it ends at 20 s");
     world.pass(secs(1.0));
-    assert_eq!((world.under_way.len(), world.refused), (195, 0), "and not a minute after the first request");
+    assert_eq!((world.under_way.len(), world.refused), (115, 0), "and not a minute after the first request");
 }
 
 #[test]
@@ -441,10 +441,28 @@ fn slices_that_nobody_told_of_cost_a_few_refusals_and_are_known_then() {
 }
 
 #[test]
+fn slices_of_ten_seconds_are_told_from_those_of_one_also_if_one_ends_within_the_test() {
+    for phase in [0.0, 9.7] {
+        let phase = Some(secs(phase));
+        let shapes = MockShapes { rpm: Shape::Slice(SECOND * 10), ..MockShapes::default() };
+        let limits = MockLimits { rpm: Some(500), tpm: Some(3_000_000), shapes, ..MockLimits::default() };
+        let mut world = World::new(MockConfig { limits, phase, ..charging(ChargeRule::InputPlusCap, Count::Exact) });
+        (0..1_000).for_each(|_| world.submit(Estimate::tokens(10, 10)));
+        for _ in 0..120 {
+            world.pass(secs(0.25));
+            world.answer();
+        }
+        assert_eq!(world.rpm().shapes.last(), Some(&Shape::Slice(SECOND * 10)), "{phase:?} {:?}", world.rpm());
+        // One slice's worth at most, where an untested one would be hundreds.
+        assert!((1..=84).contains(&world.refused), "{phase:?} {}", world.refused);
+    }
+}
+
+#[test]
 fn slices_that_are_not_there_are_ruled_out_by_a_few_that_pass() {
     let mut world = World::shaped(Shape::Refill, 60_000, 60_000_000);
     world.one_by_one(5);
-    (0..20_000).for_each(|_| world.submit(Estimate::tokens(10, 10)));
+    (0..30_000).for_each(|_| world.submit(Estimate::tokens(10, 10)));
     for _ in 0..30 {
         world.pass(secs(0.5));
         world.answer();

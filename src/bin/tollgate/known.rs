@@ -133,7 +133,7 @@ mod tests {
         let usage = || Some("real usage".to_owned());
         assert_eq!(groq, [("refill".into(), None), ("refill".into(), usage()), ("refill".into(), usage())]);
         let open: Vec<_> = gates(Provider::Compatible).iter().map(words).collect();
-        assert!(open[1].0.starts_with("refill, sliding or fixed, perhaps slice:"), "{open:?}");
+        assert_eq!(open[0].0, "refill, sliding or fixed, perhaps slice:1");
         assert_eq!(open[1].1.as_deref(), Some("one of 9 charge rules"));
         assert_eq!(open[2].1.as_deref(), Some("input or real usage"));
         let azure: Vec<_> = gates(Provider::Azure).iter().map(words).collect();

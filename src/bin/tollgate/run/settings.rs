@@ -317,6 +317,11 @@ fn set_address(account: &mut Account, target: &TargetArgs) -> Result<()> {
 /// Whose API that is: a provider's own host, or a server of which nothing is known but that it speaks OpenAI's API.
 pub(crate) fn provider_at(url: &str) -> Provider {
     let host = |url: &str| reqwest::Url::parse(url.trim()).ok().and_then(|url| url.host_str().map(str::to_owned));
+    // Every resource of Azure has a name of its own below one of these.
+    const AZURE: [&str; 3] = [".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com"];
+    if host(url).is_some_and(|host| AZURE.iter().any(|azure| host.ends_with(azure))) {
+        return Provider::Azure;
+    }
     let known = |provider: &Provider| provider.default_base_url().is_some_and(|own| host(own) == host(url));
     Provider::ALL.into_iter().find(known).unwrap_or(Provider::Compatible)
 }
@@ -417,6 +422,20 @@ pub(crate) fn checker(config: &Config) -> Result<tollgate::Scheduler> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_tells_whose_it_is() {
+        for (url, provider) in [
+            ("https://api.openai.com/v1", Provider::Openai),
+            ("https://api.groq.com/openai/v1", Provider::Groq),
+            ("https://mine.openai.azure.com/openai/v1", Provider::Azure),
+            ("https://mine.services.ai.azure.com/openai/v1", Provider::Azure),
+            ("https://openai.azure.com.example.org/v1", Provider::Compatible),
+            ("http://127.0.0.1:8080/v1", Provider::Compatible),
+        ] {
+            assert_eq!(provider_at(url), provider, "{url}");
+        }
+    }
 
     #[test]
     fn results_lie_beside_the_input() {
