@@ -264,8 +264,8 @@ impl Belief {
         overdrawn
     }
 
-    pub(super) fn refund(&mut self, amounts: &Amounts, at: Instant) {
-        self.hypotheses.iter_mut().for_each(|hypothesis| hypothesis.book.refund(amounts, at));
+    pub(super) fn refund(&mut self, amounts: &Amounts, since: &Amounts, at: Instant, now: Instant) {
+        self.hypotheses.iter_mut().for_each(|hypothesis| hypothesis.book.refund(amounts, since, at, now));
     }
 
     /// Whether it may be what is under way that counts.

@@ -39,10 +39,10 @@ impl Book {
         }
     }
 
-    /// Gives back what never reached the provider, charged at `at`.
-    pub(super) fn refund(&mut self, amounts: &Amounts, at: Instant) {
+    /// Gives back what never reached the provider, charged at `at`; others were charged `since`.
+    pub(super) fn refund(&mut self, amounts: &Amounts, since: &Amounts, at: Instant, now: Instant) {
         match self {
-            Book::Refill(book) => book.refund(amounts),
+            Book::Refill(book) => book.refund(amounts, since, now),
             Book::Window(book) => book.refund(amounts, at),
             Book::Gauge { level, .. } => *level = level.minus(amounts),
         }

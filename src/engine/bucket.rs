@@ -78,8 +78,8 @@ impl Bucket {
     /// Keeps every grant at least `margin` later than the books alone would allow, unless the bucket has been full for
     /// that long: room for requests that reach the provider closer together than they were sent.
     pub fn with_margin(self, margin: Duration) -> Self {
-        let units = self.units(margin.as_nanos());
-        self.dial.0.margin.store(units, Relaxed);
+        self.set_margin(margin);
+        let units = self.dial.0.margin.load(Relaxed);
         // A new bucket has been full for ever.
         Self { head_start: units, shown: Cell::new((self.origin, units)), ..self }
     }
@@ -212,7 +212,7 @@ impl Bucket {
     }
 
     pub(super) fn set_margin(&self, margin: Duration) {
-        self.dial.0.margin.store(self.units(margin.as_nanos()), Relaxed);
+        self.dial.0.margin.store(self.units(margin.as_nanos()) + u64::from(!self.is_exact()), Relaxed);
     }
 
     /// `n` tokens in units of refill.
@@ -239,8 +239,12 @@ impl Bucket {
 
     /// `now` rounded up, as what is spent now refills from then on. Both roundings are late rather than early.
     pub(super) fn clock_up(&self, now: Instant) -> u64 {
-        let exact = self.unit * self.amount.max(1) == self.window_ns;
-        self.clock(now) + u64::from(!exact)
+        self.clock(now) + u64::from(!self.is_exact())
+    }
+
+    /// Whether a unit is a nanosecond, so that nothing is rounded.
+    fn is_exact(&self) -> bool {
+        self.unit * self.amount.max(1) == self.window_ns
     }
 
     fn units(&self, nanos: u128) -> u64 {

@@ -216,10 +216,10 @@ impl Gate {
         at
     }
 
-    /// Gives back a charge that never reached the provider, taken at `at`.
-    pub(super) fn refund(&mut self, charge: &Charge, at: Instant) {
+    /// Gives back a charge that never reached the provider, taken at `at`; others were taken `since`.
+    pub(super) fn refund(&mut self, charge: &Charge, since: &Charge, at: Instant, now: Instant) {
         let n = charge.get(self.limit.dimension);
-        self.belief.refund(&self.amounts(charge), at);
+        self.belief.refund(&self.amounts(charge), &Amounts::all(since.get(self.limit.dimension)), at, now);
         self.spent = self.spent.saturating_sub(n);
         if let Some(careful) = &mut self.careful {
             careful.0.refund(n);

@@ -241,9 +241,9 @@ impl Gates {
         waits.max_by_key(|wait| wait.until).filter(|wait| wait.until > now)
     }
 
-    /// Gives back a charge of `at` that never reached the provider.
-    pub fn refund(&mut self, charge: &Charge, at: Instant) {
-        self.gates.iter_mut().for_each(|gate| gate.refund(charge, at));
+    /// Gives back a charge of `at` that never reached the provider; others were taken `since`.
+    pub fn refund(&mut self, charge: &Charge, since: &Charge, at: Instant, now: Instant) {
+        self.gates.iter_mut().for_each(|gate| gate.refund(charge, since, at, now));
     }
 
     /// A request that was charged has ended, however: it is under way no more.

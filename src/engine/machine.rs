@@ -60,6 +60,8 @@ pub struct Grant {
     done: Paid,
     /// Everything that had been given back by then.
     given_back: Charge,
+    /// Everything that had been granted by then, with it.
+    ever: Charge,
     /// What it was let pass to test.
     test: Overdrawn,
     guess: Option<Arc<Guess>>,
@@ -288,8 +290,10 @@ pub struct Machine<T> {
     taken: Paid,
     taken_before: Paid,
     sent: Sent,
+    /// Everything that was ever granted, whatever became of it.
+    ever: Charge,
     /// When the last two marks were made, at least [`TRANSIT`] apart, and what had been granted before.
-    marks: [(Instant, Paid); 2],
+    marks: [(Instant, Charge); 2],
     /// What the requests under way were charged.
     under_way: Charge,
     /// What was reserved and not used, in all.
@@ -328,7 +332,8 @@ impl<T> Machine<T> {
             taken: Paid::default(),
             taken_before: Paid::default(),
             sent: Sent::default(),
-            marks: [(now, Paid::default()); 2],
+            ever: Charge::default(),
+            marks: [(now, Charge::default()); 2],
             under_way: Charge::default(),
             given_back: Charge::default(),
             squares: 0.0,
@@ -533,9 +538,10 @@ impl<T> Machine<T> {
         self.under_way = self.under_way.minus(&charge);
         self.ended.count(now);
         self.gates.ended(&charge);
+        let since = self.ever.minus(&grant.ever);
         match end {
             End::Unsent => {
-                self.gates.refund(&charge, at);
+                self.gates.refund(&charge, &since, at, now);
                 self.granted.remove(&charge);
                 self.ceiling.refund();
                 self.admitted = self.admitted.saturating_sub(1);
@@ -543,7 +549,7 @@ impl<T> Machine<T> {
             End::Unknown => self.done.add(&charge),
             End::Refused => {
                 let tokens = Charge { requests: 0, ..charge };
-                self.gates.refund(&tokens, at);
+                self.gates.refund(&tokens, &since, at, now);
                 self.granted.remove(&tokens);
                 self.done.add(&charge.minus(&tokens));
                 let (count, last) = self.refused;
@@ -553,7 +559,7 @@ impl<T> Machine<T> {
             End::Used(used) => {
                 // What the provider never took cannot have been lost in a bucket that it saw full.
                 let never_taken = guess.as_ref().is_some_and(|guess| guess.is_ours_alone());
-                let lately = if never_taken { Charge::default() } else { self.lately(now).charge() };
+                let lately = if never_taken { Charge::default() } else { self.lately(now) };
                 self.gates.settle(&charge, &used, &lately.at_most(&self.under_way), at, now);
                 self.done.add(&charge);
                 self.done.correct(&charge, &used);
@@ -875,7 +881,7 @@ impl<T> Machine<T> {
     ) -> Box<Grant> {
         let [earlier, later] = &mut self.marks;
         if now >= later.0 + TRANSIT {
-            *earlier = std::mem::replace(later, (now, self.granted));
+            *earlier = std::mem::replace(later, (now, self.ever));
         }
         self.in_flight += 1;
         self.places.taken(self.in_flight);
@@ -889,6 +895,7 @@ impl<T> Machine<T> {
         self.admitted += 1;
         self.taken_before = self.taken;
         self.granted.add(&charge);
+        self.ever = self.ever.plus(&charge);
         self.sent.count(now);
         self.under_way = self.under_way.plus(&charge);
         self.squares += (charge.tokens as f64).powi(2);
@@ -900,6 +907,7 @@ impl<T> Machine<T> {
             number,
             done: self.done,
             given_back: self.given_back,
+            ever: self.ever,
             test,
             guess,
             ticket: Ticket(place),
@@ -907,10 +915,10 @@ impl<T> Machine<T> {
     }
 
     /// What was granted so lately that the provider may not have seen it.
-    fn lately(&self, now: Instant) -> Paid {
+    fn lately(&self, now: Instant) -> Charge {
         let [earlier, later] = &self.marks;
         let mark = if now >= later.0 + TRANSIT { later } else { earlier };
-        self.granted.minus(&mark.1)
+        self.ever.minus(&mark.1)
     }
 
     fn around(&self, grant: &Grant, idle: bool, now: Instant) -> Around {

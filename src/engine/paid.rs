@@ -76,13 +76,6 @@ impl Paid {
         (squares / requests - mean * mean).max(0.0).sqrt()
     }
 
-    /// What was charged at admission, by the dearest rule.
-    pub(super) fn charge(&self) -> Charge {
-        let tokens = self.tokens[Rule::LargerPlusCap];
-        let (input, output) = (self.input.charged, self.output.charged);
-        Charge { requests: self.requests, tokens, input_tokens: input, input_by_chars: input, output_tokens: output }
-    }
-
     pub(super) fn by_rule(&self, dimension: Dimension) -> Amounts {
         let pair = match dimension {
             Dimension::Requests => return Amounts::all(self.requests),

@@ -17,12 +17,15 @@ pub(super) struct Refill {
     /// When something was last charged that found a full bucket, on the bucket's clock: what a TAT gained by that is no
     /// charge.
     restarted: Amounts,
+    /// The TATs that it found: how long the bucket had been full.
+    rested: Amounts,
 }
 
 impl Refill {
     pub(super) fn new(amount: u64, window: Duration, rules: Rules, margin: Duration, now: Instant) -> Self {
         let bucket = Bucket::new(amount, window, now).with_margin(margin);
-        Self { tats: Amounts::all(bucket.tat()), restarted: Amounts::default(), bucket, rules }
+        let tats = Amounts::all(bucket.tat());
+        Self { tats, restarted: Amounts::default(), rested: Amounts::default(), bucket, rules }
     }
 
     pub(super) fn fits(&mut self, amounts: &Amounts, rules: Rules, now: Instant) -> bool {
@@ -38,21 +41,29 @@ impl Refill {
         for rule in self.rules.iter().filter(|rule| amounts[*rule] > 0) {
             let tat = &mut self.tats[rule];
             if *tat < clock {
-                (self.restarted[rule], *tat) = (clock, clock);
+                (self.restarted[rule], self.rested[rule]) = (clock, *tat);
+                *tat = clock;
             }
             *tat = self.bucket.bounded(*tat + self.bucket.in_units(amounts[rule]));
         }
     }
 
-    pub(super) fn refund(&mut self, amounts: &Amounts) {
-        self.tats = self.tats.with(amounts, |tat, n| tat.saturating_sub(self.bucket.in_units(n)));
+    /// Gives back what never reached the provider, whose bucket may have been full without it when others were charged
+    /// `since`, and did not refill as this one did. Where there were none, it has been full for as long as before.
+    pub(super) fn refund(&mut self, amounts: &Amounts, since: &Amounts, now: Instant) {
+        for rule in self.rules.iter().filter(|rule| amounts[*rule] > 0) {
+            self.give_back(rule, amounts[rule], since[rule], now);
+            if self.tats[rule] == self.restarted[rule] {
+                self.tats[rule] = self.rested[rule];
+            }
+        }
     }
 
-    /// Gives `n` back by a rule that settles. What was charged lately and may be `on_its_way` can reach the provider
-    /// after its own refund, which a bucket that is full by then does not hold: so much stays charged.
-    pub(super) fn give_back(&mut self, rule: Rule, n: u64, on_its_way: u64, now: Instant) {
+    /// Gives `n` back by a rule that settles. What was charged `later`, or may reach the provider after its own refund, it
+    /// may take from a bucket that was full by then and did not hold all that came back: so much stays charged.
+    pub(super) fn give_back(&mut self, rule: Rule, n: u64, later: u64, now: Instant) {
         let tat = &mut self.tats[rule];
-        let floor = (*tat).min(self.bucket.tat_of(on_its_way, now));
+        let floor = if later > 0 { self.bucket.tat_of(later, now).min(*tat) } else { 0 };
         *tat = tat.saturating_sub(self.bucket.in_units(n)).max(floor);
     }
 
@@ -104,6 +115,7 @@ impl Refill {
             self.tats[rule] = if used > 0 { new.tat_of(used, now) } else { new.tat() };
         }
         self.restarted = Amounts::all(new.clock_up(now));
+        self.rested = self.restarted;
         self.bucket = new;
     }
 
@@ -237,6 +249,27 @@ mod tests {
         book.charge(&Amounts::all(30), now);
         book.give_back(Rule::Usage, 25, 12, now);
         assert_eq!(book.used(Rule::Usage, now), 12, "a full bucket would have lost the rest");
+    }
+
+    #[test]
+    fn a_request_that_was_never_sent_leaves_a_full_bucket_as_it_was() {
+        let now = Instant::now();
+        let all = |n| Amounts::all(n);
+        let mut book = Refill::new(60, MINUTE, Rules::ALL, SECOND / 2, now);
+        book.charge(&all(20), now + MINUTE);
+        book.refund(&all(20), &all(0), now + MINUTE);
+        assert!(book.fits(&all(60), Rules::ALL, now + MINUTE), "full for longer than the margin");
+    }
+
+    #[test]
+    fn what_seemed_to_refill_while_an_unsent_request_was_held_is_not_kept() {
+        let now = Instant::now();
+        let all = |n| Amounts::all(n);
+        let mut book = book(now);
+        book.charge(&all(20), now);
+        book.charge(&all(10), now + 10 * SECOND);
+        book.refund(&all(20), &all(10), now + 10 * SECOND);
+        assert_eq!(book.used(Rule::Tokens, now + 10 * SECOND), 10, "the provider's bucket was full until then");
     }
 
     #[test]
