@@ -59,6 +59,8 @@ impl Ground {
 pub struct Gate {
     limit: Limit,
     source: Source,
+    /// What the user configured: nothing raises it beyond that.
+    most: Option<u64>,
     /// Since when this number is in force.
     since: Instant,
     belief: Belief,
@@ -136,6 +138,7 @@ impl Gate {
         let shape = limit.shape.or(shape);
         Self {
             limit,
+            most: (source == Source::Configured).then_some(limit.amount),
             source,
             since: now,
             belief: Belief::new(limit, shape, rules, ground.margin, now, ground.wall_at(now)),
@@ -381,12 +384,18 @@ impl Gate {
             self.since = now;
         }
         self.limit = limit;
+        self.most = match source {
+            Source::Configured => Some(limit.amount),
+            Source::Tier { .. } => None,
+            Source::Header => self.most,
+        };
         self.source = source;
     }
 
-    /// Whether a header may replace the number by `amount`.
-    pub(super) fn accepts(&self, amount: u64) -> bool {
-        amount > 0 && (amount < self.limit.amount || (amount > self.limit.amount && self.source != Source::Configured))
+    /// What the number becomes where a header shows `amount`, if that is another one.
+    pub(super) fn corrected(&self, amount: u64) -> Option<u64> {
+        let amount = self.most.map_or(amount, |most| amount.min(most));
+        (amount > 0 && amount != self.limit.amount).then_some(amount)
     }
 
     /// What was taken for sure of what each rule takes; see [`GateStatus::spent_least`]. `first` is when the first request went.

@@ -96,6 +96,8 @@ struct Stamps {
 /// How long an answer is on its way at most, for all that is concluded from its numbers. Of requests nothing is concluded:
 /// those of a burst may wait for connections, or in the server's own queue, for seconds.
 const RETURN: Duration = Duration::from_secs(1);
+/// What goes beyond is counted by this window: sums of instants must not overflow.
+const LONGEST_WINDOW: Duration = Duration::from_secs(366 * 86_400);
 /// Requests of one moment reach the server in any order.
 pub(super) const TRANSIT: Duration = Duration::from_millis(250);
 
@@ -192,7 +194,7 @@ impl Gates {
         let index = match found {
             Some(index) if self.gates[index].limit().amount == limit.amount => index,
             // A header's number is newer than the tier table's; nothing that is configured is raised.
-            Some(index) if from_header && self.gates[index].accepts(limit.amount) => {
+            Some(index) if from_header && self.gates[index].corrected(limit.amount) == Some(limit.amount) => {
                 self.set_one(limit, Source::Header, now)
             }
             None if from_header => self.set_one(limit, Source::Header, now),
@@ -281,16 +283,24 @@ impl Gates {
         // Requests first: their count tells which of the others' tokens the server had seen.
         let (requests, others): (Vec<_>, Vec<_>) =
             readings.iter().partition(|reading| reading.dimension == Dimension::Requests);
+        let known = self.gates.len();
+        let mut found: Vec<(usize, Reading)> = Vec::new();
         for reading in requests.into_iter().chain(others) {
-            let known = self.gates.len();
             // A gate that it makes has been there since the request was sent.
             let Some(index) = self.gate_of(reading, around.sent) else { continue };
             self.fed[reading.dimension as usize] = Some(index);
+            match found.iter_mut().find(|(other, _)| *other == index) {
+                Some((_, other)) => *other = other.tighter(reading),
+                None => found.push((index, reading.clone())),
+            }
+        }
+        for (index, reading) in found {
+            let reading = &reading;
             if index >= known {
                 self.gates[index].take_over(&around.unanswered, around.sent);
             }
             let shown = self.gates[index].limit();
-            if let Some(amount) = reading.limit.filter(|amount| self.gates[index].accepts(*amount)) {
+            if let Some(amount) = reading.limit.and_then(|amount| self.gates[index].corrected(amount)) {
                 self.gates[index].resize(Limit { amount, ..shown }, Source::Header, now);
             }
             self.note((index < known).then_some(shown), index);
@@ -347,8 +357,10 @@ impl Gates {
             let known = self.gates.iter().position(|gate| same_kind(named, &gate.limit()));
             let before = known.map(|index| self.gates[index].limit());
             let index = match known {
-                Some(index) if self.gates[index].accepts(named.amount) => self.set_one(*named, Source::Header, now),
-                Some(index) => index,
+                Some(index) => match self.gates[index].corrected(named.amount) {
+                    Some(amount) => self.set_one(Limit { amount, ..*named }, Source::Header, now),
+                    None => index,
+                },
                 None if named.amount > 0 => self.set_one(*named, Source::Header, now),
                 None => return false,
             };
@@ -401,6 +413,7 @@ impl Gates {
     }
 
     fn set_one(&mut self, limit: Limit, source: Source, now: Instant) -> usize {
+        let limit = Limit { window: limit.window.min(LONGEST_WINDOW), ..limit };
         if let Some(index) = self.gates.iter().position(|gate| same_kind(&limit, &gate.limit())) {
             self.gates[index].resize(limit, source, now);
             return index;
@@ -556,9 +569,43 @@ mod tests {
         gates.read(std::slice::from_ref(&reading), &around(now), now);
         assert_eq!(gates.gates[0].limit(), Limit::tpm(600));
         reading.limit = Some(5_000);
-        let mut gates = self::gates(&[Limit::tpm(1_000)], now);
         gates.read(&[reading], &around(now), now);
-        assert_eq!(gates.gates[0].limit(), Limit::tpm(1_000));
+        assert_eq!(gates.gates[0].limit(), Limit::tpm(1_000), "back to what was configured");
+    }
+
+    #[test]
+    fn of_an_organisations_limit_and_its_projects_the_smaller_holds_and_changes_once() {
+        let now = Instant::now();
+        let mut gates = Gates::new(Provider::Openai, Duration::ZERO);
+        gates.set(&[(Limit::tpm(5_000), Source::Tier { tier: "1".into(), as_of: String::new() })], now);
+        let reading = |limit, remaining| Reading {
+            dimension: Dimension::Tokens,
+            limit: Some(limit),
+            remaining: Some(remaining),
+            reset: Some(MINUTE.mul_f64((limit - remaining) as f64 / limit as f64)),
+            window: None,
+            rounding: 0,
+        };
+        for _ in 0..3 {
+            gates.read(&[reading(5_000, 4_900), reading(1_000, 900)], &around(now), now);
+            gates.read(&[reading(1_000, 900), reading(5_000, 4_900)], &around(now), now);
+        }
+        assert_eq!(gates.gates.iter().map(Gate::limit).collect::<Vec<_>>(), [Limit::tpm(1_000)]);
+        assert_eq!(gates.take_changes().len(), 1);
+    }
+
+    #[test]
+    fn a_window_of_any_length_is_counted_without_overflow() {
+        let now = Instant::now();
+        for shape in [Shape::Refill, Shape::Sliding, Shape::Fixed] {
+            let limit = Limit { shape: Some(shape), ..Limit::new(Dimension::Requests, 1, Duration::MAX) };
+            let mut gates = gates(&[limit], now);
+            let charge = Charge::tokens(1, 1);
+            assert!(gates.reserve(&charge, now).is_ok() && gates.reserve(&charge, now).is_err());
+            gates.block(None, None, &charge, Duration::from_secs(1 << 40), now);
+            gates.block(Some(&limit), None, &charge, MINUTE, now);
+            assert!(gates.wait(&charge, now).is_some());
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ use super::retry::RetryBudget;
 use super::sent::Sent;
 use super::tenant::Tenant;
 use super::watch::DayUses;
-use crate::cost::{Charge, Limit};
+use crate::cost::{Charge, DAY, Limit};
 use crate::providers::{Class, Failure, Reading};
 
 /// What a request asks of a lane.
@@ -235,6 +235,8 @@ pub struct LaneStatus {
 
 /// A request that was granted this long ago has reached the provider, or will not be missed.
 const TRANSIT: Duration = Duration::from_secs(1);
+/// No wait that a provider asks for is longer, unless it names a limit of a longer window: one wrong header must not end a lane.
+const LONGEST_WAIT: Duration = DAY;
 /// With no limit known, the others wait for the first answer this long.
 const SCOUT: Duration = Duration::from_secs(10);
 /// Whether refused requests count is not told; those of this time may or may not be in the provider's number.
@@ -404,6 +406,7 @@ impl<T> Machine<T> {
         self.check_open(ask)?;
         let place = self.newcomer(ask);
         if let Ok(grant) = self.grant_at_once(place, &charge, &ask.guess, now) {
+            self.budget.earn();
             return Ok(Ok(grant));
         }
         self.check_size(&charge)?;
@@ -421,17 +424,18 @@ impl<T> Machine<T> {
             Some(Ticket(place)) => place.clone(),
             None => self.newcomer(ask),
         };
-        let place = match self.grant_at_once(place, &charge, &ask.guess, now) {
+        let granted = self.grant_at_once(place, &charge, &ask.guess, now);
+        if granted.is_err() {
+            self.check_size(&charge)?;
+            self.check_queue(ask, now)?;
+        }
+        if ask.again.is_none() {
+            self.budget.earn();
+        }
+        let place = match granted {
             Ok(grant) => return Ok(Submitted::Granted(grant)),
             Err(place) => place,
         };
-        self.check_size(&charge)?;
-        if let Some(refusal) = self.hopeless(now) {
-            return Err(refusal);
-        }
-        if self.queue.len() >= self.max_waiting {
-            return Err(Refusal::QueueFull { waiting: self.queue.len() });
-        }
         if let Some(deadline) = ask.deadline {
             let forecast = self.forecast_at(&place, &charge, now);
             if forecast.starts_in > deadline.saturating_duration_since(now) {
@@ -523,12 +527,16 @@ impl<T> Machine<T> {
         if self.queue.len() == 0 {
             self.tried.clear();
         }
-        let charge = |entry: &Entry<T>| entry.guess.as_ref().map_or(entry.charge, |guess| self.guessed(guess));
-        let front = self.queue.next(now).map(|(place, entry)| (place, charge(entry)));
+        let front = self.queue.next(now).map(|(place, entry)| (place, self.charge_of(entry)));
         for (place, entry) in aside {
             self.queue.insert(place, entry);
         }
-        front.or_else(|| self.queue.next(now).map(|(place, entry)| (place, entry.charge)))
+        front.or_else(|| self.queue.next(now).map(|(place, entry)| (place, self.charge_of(entry))))
+    }
+
+    /// What a waiting request takes; a guess is made anew.
+    fn charge_of(&self, entry: &Entry<T>) -> Charge {
+        entry.guess.as_ref().map_or(entry.charge, |guess| self.guessed(guess))
     }
 
     /// Takes a grant back, corrects the books, and then takes the limits that the answer's headers show.
@@ -657,6 +665,7 @@ impl<T> Machine<T> {
     /// The provider refused a `charge` for a limit: everybody waits for that limit, and comes back one after another.
     /// Which limit it was may not be known; `used` is what the refusal says was used of it.
     pub fn block(&mut self, named: Option<&Limit>, used: Option<u64>, charge: &Charge, wait: Duration, now: Instant) {
+        let wait = wait.min(named.map_or(LONGEST_WAIT, |limit| limit.window.max(LONGEST_WAIT)));
         if !self.gates.block(named, used, charge, wait, now) {
             self.pause(wait, now);
         }
@@ -664,7 +673,7 @@ impl<T> Machine<T> {
 
     /// A wait that has nothing to do with limits: nobody is sent before it is over.
     pub fn pause(&mut self, wait: Duration, now: Instant) {
-        self.paused_until = self.paused_until.max(Some(now + wait));
+        self.paused_until = self.paused_until.max(Some(now + wait.min(LONGEST_WAIT)));
     }
 
     /// When a new request of this kind would start.
@@ -676,6 +685,9 @@ impl<T> Machine<T> {
         self.check_open(ask)?;
         self.check_size(&charge)?;
         let forecast = self.forecast(ask, &charge, now);
+        if forecast.ahead > 0 || !forecast.starts_in.is_zero() {
+            self.check_queue(ask, now)?;
+        }
         match ask.deadline.map(|deadline| deadline.saturating_duration_since(now)) {
             Some(left) if forecast.starts_in > left => Err(self.too_late(&forecast, now)),
             _ => Ok(forecast),
@@ -780,9 +792,19 @@ impl<T> Machine<T> {
         }
     }
 
+    /// Whether it may wait. Who has a place already keeps it.
+    fn check_queue(&self, ask: &Ask, now: Instant) -> Result<(), Refusal> {
+        match self.hopeless(now) {
+            Some(refusal) => Err(refusal),
+            None if ask.again.is_none() && self.queue.len() >= self.max_waiting => {
+                Err(Refusal::QueueFull { waiting: self.queue.len() })
+            }
+            None => Ok(()),
+        }
+    }
+
     fn newcomer(&mut self, ask: &Ask) -> Place {
         self.arrivals += 1;
-        self.budget.earn();
         let arrival = ask.arrival.unwrap_or(self.arrivals);
         Place { priority: ask.priority, tenant: ask.tenant.clone(), arrival }
     }
@@ -939,5 +961,82 @@ impl<T> Machine<T> {
             refused: if lately { refused } else { 0 },
             idle,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::providers::Provider;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// One request a minute, and two may wait.
+    fn lane(now: Instant) -> Machine<()> {
+        let mut gates = Gates::new(Provider::Openai, Duration::ZERO);
+        gates.set(&[(Limit::rpm(1), Source::Configured)], now);
+        Machine::new(gates, now).bounded(None, 2)
+    }
+
+    fn ask() -> Ask {
+        Ask { charge: Charge::tokens(1, 1), ..Ask::default() }
+    }
+
+    fn granted(lane: &mut Machine<()>, now: Instant) -> Box<Grant> {
+        let Ok(Submitted::Granted(grant)) = lane.submit(&ask(), || (), now) else { panic!("it fits") };
+        grant
+    }
+
+    #[test]
+    fn who_has_a_place_keeps_it_though_the_queue_is_full() {
+        let now = Instant::now();
+        let mut lane = lane(now);
+        let grant = granted(&mut lane, now);
+        let again = Some(grant.ticket().clone());
+        lane.finish(grant, End::Unknown, &[], now);
+        for _ in 0..2 {
+            assert!(matches!(lane.submit(&ask(), || (), now), Ok(Submitted::Queued(_))));
+        }
+        assert_eq!(lane.submit(&ask(), || (), now).unwrap_err(), Refusal::QueueFull { waiting: 2 });
+        assert!(matches!(lane.submit(&Ask { again, ..ask() }, || (), now), Ok(Submitted::Queued(_))));
+    }
+
+    #[test]
+    fn a_forecast_knows_that_the_queue_is_full() {
+        let now = Instant::now();
+        let mut lane = lane(now);
+        assert!(lane.try_forecast(&ask(), now).is_ok());
+        let _grant = granted(&mut lane, now);
+        for _ in 0..2 {
+            assert!(lane.try_forecast(&ask(), now).is_ok());
+            lane.submit(&ask(), || (), now).unwrap();
+        }
+        assert_eq!(lane.try_forecast(&ask(), now).unwrap_err(), Refusal::QueueFull { waiting: 2 });
+    }
+
+    #[test]
+    fn what_is_not_granted_earns_no_retry() {
+        let now = Instant::now();
+        let (mut busy, mut quiet) = (lane(now), lane(now));
+        let _grants = [granted(&mut busy, now), granted(&mut quiet, now)];
+        (0..1_000).for_each(|_| assert!(busy.try_submit(&ask(), now).unwrap().is_err()));
+        let spent = |lane: &mut Machine<()>| (0..200).map(|_| lane.budget.spend(now)).sum::<Duration>();
+        assert_eq!(spent(&mut busy), spent(&mut quiet));
+    }
+
+    #[test]
+    fn no_wait_outlasts_the_window_of_its_limit_or_a_day() {
+        let now = Instant::now();
+        let century = SECOND * 3_000_000_000;
+        let starts_in = |lane: &mut Machine<()>| lane.try_forecast(&ask(), now).unwrap().starts_in;
+        let mut paused = lane(now);
+        paused.pause(century, now);
+        assert_eq!(starts_in(&mut paused), DAY);
+        let mut blocked = lane(now);
+        blocked.block(Some(&Limit::rpm(1)), None, &ask().charge, century, now);
+        assert_eq!(starts_in(&mut blocked), DAY);
+        let month = Limit::new(crate::cost::Dimension::Requests, 1, DAY * 30);
+        blocked.block(Some(&month), None, &ask().charge, century, now);
+        assert_eq!(starts_in(&mut blocked), DAY * 30);
     }
 }

@@ -8,6 +8,7 @@
 //! time that advances by `tokens / weight` with each of its requests, and the one that is furthest behind goes next. A
 //! tenant that comes back from idleness starts at the others' time, so nobody saves up turns.
 
+use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -73,6 +74,9 @@ struct Level<T> {
     turns: BTreeSet<(u64, u64, Tenant)>,
     /// The virtual time of the last turn.
     time: u64,
+    /// The virtual times of tenants who have nobody waiting and are ahead of the others all the same: who sends one request
+    /// after another gets no more than who sends all at once.
+    ahead: HashMap<Tenant, u64>,
 }
 
 /// The waiting requests of one tenant on one level.
@@ -189,7 +193,7 @@ impl<T> Queue<T> {
         let weight = self.weights.get(&place.tenant).copied().unwrap_or(1).max(1);
         let own = level.lines.get(&place.tenant);
         let before = own.map_or(Ahead::default(), |line| line.before(place.arrival));
-        let own_time = own.map_or(level.time, |line| line.time);
+        let own_time = own.map_or_else(|| level.begins(&place.tenant), |line| line.time);
         // The virtual time at which this request's turn comes.
         let turn = own_time.saturating_add(virtual_time(size(&before.charge), weight));
         ahead.add(&before);
@@ -203,22 +207,25 @@ impl<T> Queue<T> {
 
 impl<T> Level<T> {
     fn new() -> Self {
-        Self { lines: HashMap::new(), turns: BTreeSet::new(), time: 0 }
+        Self { lines: HashMap::new(), turns: BTreeSet::new(), time: 0, ahead: HashMap::new() }
     }
 
     fn insert(&mut self, tenant: Tenant, arrival: u64, weight: u32, entry: Entry<T>) {
-        if !self.lines.contains_key(&tenant) {
-            self.turns.insert((self.time, arrival, tenant.clone()));
-        }
-        let line = self.lines.entry(tenant).or_insert_with(|| Line {
-            entries: BTreeMap::new(),
-            total: Charge::default(),
-            time: self.time,
-            began: arrival,
-            weight,
-        });
+        let line = match self.lines.entry(tenant) {
+            Occupied(line) => line.into_mut(),
+            Vacant(place) => {
+                let time = self.ahead.remove(place.key()).unwrap_or_default().max(self.time);
+                self.turns.insert((time, arrival, place.key().clone()));
+                place.insert(Line { entries: BTreeMap::new(), total: Charge::default(), time, began: arrival, weight })
+            }
+        };
         line.total = line.total.plus(&entry.charge);
         line.entries.insert(arrival, entry);
+    }
+
+    /// The virtual time of a tenant's first request that waits again.
+    fn begins(&self, tenant: &Tenant) -> u64 {
+        self.ahead.get(tenant).copied().unwrap_or_default().max(self.time)
     }
 
     fn remove(&mut self, tenant: &Tenant, arrival: u64) -> Option<Entry<T>> {
@@ -227,7 +234,12 @@ impl<T> Level<T> {
         line.total = line.total.minus(&entry.charge);
         if line.entries.is_empty() {
             self.turns.remove(&(line.time, line.began, tenant.clone()));
+            self.ahead.insert(tenant.clone(), line.time);
             self.lines.remove(tenant);
+            // Those that the others have caught up with are forgotten, now and then.
+            if self.ahead.len() > 2 * self.lines.len() + 64 {
+                self.ahead.retain(|_, time| *time > self.time);
+            }
         }
         Some(entry)
     }
@@ -374,6 +386,26 @@ mod tests {
         }
         let ratio = tokens[&"small".into()] as f64 / tokens[&"big".into()] as f64;
         assert!((2.9..3.1).contains(&ratio), "{ratio}");
+    }
+
+    #[test]
+    fn who_sends_one_large_request_after_another_gets_no_more_than_a_backlog_of_small_ones() {
+        let mut bench = Bench::new(&[]);
+        for _ in 0..5_000 {
+            bench.add(Priority::Normal, "backlog", 100);
+        }
+        let mut tokens = HashMap::<Tenant, u64>::new();
+        bench.add(Priority::Normal, "one by one", 10_000);
+        for _ in 0..2_000 {
+            let (_, tenant) = bench.grant().unwrap();
+            let large = &*tenant == "one by one";
+            if large {
+                bench.add(Priority::Normal, "one by one", 10_000);
+            }
+            *tokens.entry(tenant).or_default() += if large { 10_000 } else { 100 };
+        }
+        let ratio = tokens[&"one by one".into()] as f64 / tokens[&"backlog".into()] as f64;
+        assert!((0.9..1.1).contains(&ratio), "{ratio}");
     }
 
     #[test]

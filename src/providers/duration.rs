@@ -50,8 +50,11 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
 /// `retry-after-ms`. The longer of the two wins, because Azure sends `retry-after: 1` with `retry-after-ms: 0`. A zero
 /// or a date in the past is no hint.
 pub fn parse_retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let written =
-        text(headers, "retry-after").and_then(|value| parse_duration(value).or_else(|| until_http_date(value, now)));
+    // Some gateways write the moment as a Unix time, where everybody else writes a number of seconds.
+    let epoch = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let wait = |wait: Duration| if wait.as_secs() >= 1_000_000_000 { wait.saturating_sub(epoch) } else { wait };
+    let written = text(headers, "retry-after")
+        .and_then(|value| parse_duration(value).map(wait).or_else(|| until_http_date(value, now)));
     let millis = text(headers, "retry-after-ms").and_then(|value| Some(from_nanos(scaled(value, 1_000_000)?)));
     written.max(millis).filter(|wait| !wait.is_zero())
 }
@@ -216,6 +219,18 @@ mod tests {
             let wait = parse_retry_after(&headers, now).map(|wait| wait.as_millis() as u64);
             assert_eq!(wait, *expected, "{seconds:?} {millis:?}");
         }
+    }
+
+    #[test]
+    fn a_unix_time_is_a_moment_and_no_wait_of_half_a_century() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_787_150_000);
+        let wait = |text| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, HeaderValue::from_static(text));
+            parse_retry_after(&headers, now)
+        };
+        assert_eq!(wait("1787150020"), Some(Duration::from_secs(20)));
+        assert_eq!(wait("1787149999"), None, "it has passed");
     }
 
     #[test]

@@ -72,6 +72,14 @@ impl Reading {
         let window = windows.next()?;
         windows.next().is_none().then_some(window)
     }
+
+    /// Both at once, of one limit: an organisation's and its project's, whichever holds more.
+    pub(crate) fn tighter(&self, other: &Reading) -> Reading {
+        let left = |reading: &Reading| reading.remaining.unwrap_or(u64::MAX);
+        let tight = if left(other) < left(self) { other } else { self };
+        let limit = [self.limit, other.limit].into_iter().flatten().min();
+        Reading { limit, ..tight.clone() }
+    }
 }
 
 /// What the headers of one response tell.
