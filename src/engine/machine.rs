@@ -5,201 +5,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use thiserror::Error;
 
+use super::ask::{Ask, End, Grant, Submitted, Ticket, Wake};
 use super::breaker::{Breaker, BreakerStatus};
 use super::ceiling::{Ceiling, CeilingStatus};
 use super::change::Change;
+use super::forecast::{Forecast, Hold};
 use super::gate::{GateStatus, Source};
-use super::gates::{self, Around, Gates, Later, Overdrawn};
-use super::paid::Paid;
+use super::gates::{Gates, Overdrawn};
+use super::ledger::Ledger;
 use super::places::Places;
 use super::predict::{Guess, Predictions, Predictors};
-use super::queue::{Entry, Place, Priority, Queue};
+use super::queue::{Entry, Place, Queue};
 use super::rate::Rate;
+use super::refusal::Refusal;
 use super::retry::RetryBudget;
-use super::sent::Sent;
 use super::tenant::Tenant;
 use super::watch::DayUses;
 use crate::cost::{Charge, DAY, Limit};
 use crate::providers::{Class, Failure, Reading};
-
-/// What a request asks of a lane.
-#[derive(Clone, Debug, Default)]
-pub struct Ask {
-    /// What it will take.
-    pub charge: Charge,
-    /// Where that depends on how long the answer will be: what to guess it from, instead of `charge`. The guess is made
-    /// anew when its turn comes.
-    pub guess: Option<Arc<Guess>>,
-    /// How urgent it is.
-    pub priority: Priority,
-    /// In whose name it waits.
-    pub tenant: Tenant,
-    /// When it must have started.
-    pub deadline: Option<Instant>,
-    /// The place of an earlier attempt, which is taken again.
-    pub again: Option<Ticket>,
-    /// Its number in an order of arrival that several lanes share, so that it keeps its place when it moves to another one.
-    /// Without it the lane counts by itself; one lane should not see both.
-    pub arrival: Option<u64>,
-}
-
-/// The place of a waiting request, to cancel it or to take it again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ticket(Place);
-
-/// The right to send one attempt. Give it back with [`Machine::finish`].
-#[derive(Clone, Debug)]
-pub struct Grant {
-    /// What was taken for it.
-    pub charge: Charge,
-    /// When it was granted.
-    pub at: Instant,
-    /// Everything that had ended by then: whatever its answer shows, the provider had seen these.
-    done: Paid,
-    /// Everything that had been given back by then.
-    given_back: Charge,
-    /// Everything that had been granted by then, with it.
-    ever: Charge,
-    /// What it was let pass to test.
-    test: Overdrawn,
-    guess: Option<Arc<Guess>>,
-    ticket: Ticket,
-    /// How the breaker knows it.
-    number: u64,
-}
-
-impl Grant {
-    /// The place that a retry of this request takes again.
-    pub fn ticket(&self) -> &Ticket {
-        &self.ticket
-    }
-}
-
-/// What became of a request that was submitted.
-#[derive(Debug)]
-pub enum Submitted {
-    /// It may be sent now. In a box, since a grant passes through many hands.
-    Granted(Box<Grant>),
-    /// It waits. [`Machine::poll`] will hand its payload out.
-    Queued(Ticket),
-}
-
-/// What [`Machine::poll`] hands out.
-#[derive(Debug)]
-pub enum Wake<T> {
-    /// The request may be sent.
-    Granted(Box<Grant>, T),
-    /// It cannot be sent any more: its deadline has passed, or the limits shrank below its size.
-    Refused(Refusal, T),
-}
-
-/// Why a lane does not take a request.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum Refusal {
-    /// Larger than the limit can ever hold: waiting would not help.
-    #[error("the request takes {size} {what}, more than {limit} can ever let pass; make it smaller or raise the limit", what = limit.dimension)]
-    TooLarge {
-        /// The limit that is too small.
-        limit: Limit,
-        /// What the request takes of it.
-        size: u64,
-    },
-    /// It could not start in time; nothing was sent.
-    #[error("the request cannot start before its deadline: it would start in {starts_in:.1?}{}", binding.map(|limit| format!(", held by {limit}")).unwrap_or_default())]
-    Deadline {
-        /// How long it would have waited.
-        starts_in: Duration,
-        /// The limit that holds it.
-        binding: Option<Limit>,
-    },
-    /// The provider is failing, and the breaker is open: nothing is sent but probes. The request cannot start in time, or
-    /// the provider has been failing for longer than anybody waits.
-    #[error(
-        "the provider is failing ({last:?}) and the next probe is in {probe_in:.1?}; send again later, or let the request wait longer"
-    )]
-    BreakerOpen {
-        /// The last failure.
-        last: Class,
-        /// When the next request may go to see whether it is over; zero while one is under way.
-        probe_in: Duration,
-    },
-    /// The lane's queue is full.
-    #[error("{waiting} requests wait already, as many as may; submit fewer at a time or raise the queue's bound")]
-    QueueFull {
-        /// How many wait.
-        waiting: usize,
-    },
-    /// The scheduler takes no new requests.
-    #[error("the scheduler is closed")]
-    Closed,
-    /// The account that would take it left the rotation, and so did every other that could.
-    #[error("account {account} is out of use: {failure}; mend it and call restore, or add another account")]
-    Retired {
-        /// The account's name.
-        account: String,
-        /// What the provider answered.
-        failure: Box<Failure>,
-    },
-}
-
-impl Refusal {
-    /// As it is written in spans and metrics.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Refusal::TooLarge { .. } => "too_large",
-            Refusal::Deadline { .. } => "deadline",
-            Refusal::BreakerOpen { .. } => "breaker_open",
-            Refusal::QueueFull { .. } => "queue_full",
-            Refusal::Closed => "closed",
-            Refusal::Retired { .. } => "retired",
-        }
-    }
-}
-
-/// What became of a grant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// Nothing reached the provider: everything is given back.
-    Unsent,
-    /// It was sent and nothing is known of the rest: it counts as used.
-    Unknown,
-    /// The provider refused it: it cost a request and no tokens.
-    Refused,
-    /// It really used this.
-    Used(Charge),
-}
-
-/// When a request would start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Forecast {
-    /// The expected wait from now on; zero: it would start at once.
-    pub starts_in: Duration,
-    /// How many go before it.
-    pub ahead: usize,
-    /// The limit that holds it; `None` if it would start at once, or something else holds it.
-    pub binding: Option<Limit>,
-    /// What holds it, where that is not a limit.
-    pub held_by: Option<Hold>,
-}
-
-/// What may hold a request besides the limits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Hold {
-    /// A pause that the provider asked for.
-    Pause,
-    /// The provider is failing, see [`Breaker`]: the wait is that for the next probe, and nobody knows the rest.
-    Breaker,
-    /// The ceiling on the sending rate, see [`Ceiling`].
-    Ceiling,
-    /// As many requests are under way as may be, see [`Places`]. When one of them ends is told from how they ended lately.
-    Places,
-}
 
 /// A lane as it stands; all of it at one instant.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -233,15 +57,10 @@ pub struct LaneStatus {
     pub predictions: Predictions,
 }
 
-/// A request that was granted this long ago has reached the provider, or will not be missed.
-const TRANSIT: Duration = Duration::from_secs(1);
 /// No wait that a provider asks for is longer, unless it names a limit of a longer window: one wrong header must not end a lane.
 const LONGEST_WAIT: Duration = DAY;
 /// With no limit known, the others wait for the first answer this long.
 const SCOUT: Duration = Duration::from_secs(10);
-/// Whether refused requests count is not told; those of this time may or may not be in the provider's number.
-const REFUSALS: Duration = Duration::from_secs(120);
-
 /// The scheduler of one lane. `T` travels with a waiting request and comes back with its grant.
 ///
 /// ```
@@ -284,31 +103,7 @@ pub struct Machine<T> {
     max_waiting: usize,
     in_flight: u32,
     arrivals: u64,
-    /// Everything granted, less what never reached the provider, corrected to real usage as that becomes known.
-    granted: Paid,
-    /// The part of it that has ended.
-    done: Paid,
-    /// What requests that were answered well were charged, and that sum when the last request went.
-    taken: Paid,
-    taken_before: Paid,
-    sent: Sent,
-    /// Everything that was ever granted, whatever became of it.
-    ever: Charge,
-    /// When the last two marks were made, at least [`TRANSIT`] apart, and what had been granted before.
-    marks: [(Instant, Charge); 2],
-    /// What the requests under way were charged.
-    under_way: Charge,
-    /// What was reserved and not used, in all.
-    given_back: Charge,
-    /// The squares of the tokens of every charge, to tell how much one differs from another.
-    squares: f64,
-    /// Refused requests, and when the last one was.
-    refused: (u64, Option<Instant>),
-    estimated: Charge,
-    used: Charge,
-    admitted: u64,
-    first: Option<Instant>,
-    last: Option<Instant>,
+    ledger: Ledger,
     paused_until: Option<Instant>,
     closed: bool,
 }
@@ -329,22 +124,7 @@ impl<T> Machine<T> {
             max_waiting: usize::MAX,
             in_flight: 0,
             arrivals: 0,
-            granted: Paid::default(),
-            done: Paid::default(),
-            taken: Paid::default(),
-            taken_before: Paid::default(),
-            sent: Sent::default(),
-            ever: Charge::default(),
-            marks: [(now, Charge::default()); 2],
-            under_way: Charge::default(),
-            given_back: Charge::default(),
-            squares: 0.0,
-            refused: (0, None),
-            estimated: Charge::default(),
-            used: Charge::default(),
-            admitted: 0,
-            first: None,
-            last: None,
+            ledger: Ledger::new(now),
             paused_until: None,
             closed: false,
         }
@@ -543,38 +323,28 @@ impl<T> Machine<T> {
     pub fn finish(&mut self, grant: Box<Grant>, end: End, readings: &[Reading], now: Instant) {
         let Grant { charge, at, test, ref guess, .. } = *grant;
         self.in_flight = self.in_flight.saturating_sub(1);
-        self.under_way = self.under_way.minus(&charge);
+        self.ledger.ended(&charge);
         self.ended.count(now);
         self.gates.ended(&charge);
-        let since = self.ever.minus(&grant.ever);
+        let since = self.ledger.since(&grant.then);
         match end {
             End::Unsent => {
                 self.gates.refund(&charge, &since, at, now);
-                self.granted.remove(&charge);
+                self.ledger.unsent(&charge);
                 self.ceiling.refund();
-                self.admitted = self.admitted.saturating_sub(1);
             }
-            End::Unknown => self.done.add(&charge),
+            End::Unknown => self.ledger.unknown(&charge),
             End::Refused => {
                 let tokens = Charge { requests: 0, ..charge };
                 self.gates.refund(&tokens, &since, at, now);
-                self.granted.remove(&tokens);
-                self.done.add(&charge.minus(&tokens));
-                let (count, last) = self.refused;
-                let lately = last.is_some_and(|last| now.saturating_duration_since(last) < REFUSALS);
-                self.refused = (if lately { count + 1 } else { 1 }, Some(now));
+                self.ledger.refused(&charge, &tokens, now);
             }
             End::Used(used) => {
                 // What the provider never took cannot have been lost in a bucket that it saw full.
                 let never_taken = guess.as_ref().is_some_and(|guess| guess.is_ours_alone());
-                let lately = if never_taken { Charge::default() } else { self.lately(now) };
-                self.gates.settle(&charge, &used, &lately.at_most(&self.under_way), at, now);
-                self.done.add(&charge);
-                self.done.correct(&charge, &used);
-                self.granted.correct(&charge, &used);
-                self.given_back = self.given_back.plus(&charge.minus(&used));
-                self.estimated = self.estimated.plus(&charge);
-                self.used = self.used.plus(&used);
+                let on_its_way = if never_taken { Charge::default() } else { self.ledger.on_its_way(now) };
+                self.gates.settle(&charge, &used, &on_its_way, at, now);
+                self.ledger.used(&charge, &used);
             }
         }
         let answered = matches!(end, End::Used(_)) || (end == End::Unknown && !readings.is_empty());
@@ -582,7 +352,7 @@ impl<T> Machine<T> {
             self.gates.test_passed(test, at, now);
         }
         if !readings.is_empty() {
-            let around = self.around(&grant, self.in_flight == 0, now);
+            let around = self.ledger.around(at, &grant.then, self.in_flight == 0, now);
             self.gates.read(readings, &around, now);
         }
         if end != End::Unsent && self.gates.is_empty() {
@@ -599,13 +369,10 @@ impl<T> Machine<T> {
 
     /// The request of `grant`, which is about to be [finished](Machine::finish), was answered well.
     pub fn went_well(&mut self, grant: &Grant, end: End, now: Instant) {
-        let tokens = if let End::Used(used) = end { Some(used.output_tokens) } else { None };
-        self.taken.add(&grant.charge);
-        if let End::Used(used) = &end {
-            self.taken.correct(&grant.charge, used);
-        }
+        let used = if let End::Used(used) = &end { Some(used) } else { None };
+        self.ledger.went_well(&grant.charge, used);
         self.ceiling.went_well(grant.at, now);
-        self.places.went_well(grant.at, tokens, now);
+        self.places.went_well(grant.at, used.map(|used| used.output_tokens), now);
         self.breaker.answered(grant.number, Some(now.saturating_duration_since(grant.at)), now);
     }
 
@@ -653,7 +420,7 @@ impl<T> Machine<T> {
     /// Takes the limits that the headers of a running request show, as a stream sends them at its beginning. They only
     /// tighten, since the request's own end is still to come.
     pub fn observe(&mut self, grant: &Grant, readings: &[Reading], now: Instant) {
-        let around = self.around(grant, false, now);
+        let around = self.ledger.around(grant.at, &grant.then, false, now);
         self.gates.read(readings, &around, now);
     }
 
@@ -709,10 +476,9 @@ impl<T> Machine<T> {
     pub fn status(&mut self, now: Instant) -> LaneStatus {
         let binding = self.held_by(now);
         let predictions = self.predictors.record();
-        // Without a cap, the provider may count an output when it is complete: later than the last request was let go.
-        let taken = if predictions.requests > 0 { &self.taken.by_then(&self.taken_before) } else { &self.taken };
+        let taken = self.ledger.taken(predictions.requests > 0);
         LaneStatus {
-            gates: self.gates.status(taken, self.first, now),
+            gates: self.gates.status(&taken, self.ledger.first, now),
             waiting: self.queue.len(),
             in_flight: self.in_flight,
             max_in_flight: self.places.limit(),
@@ -720,13 +486,10 @@ impl<T> Machine<T> {
             breaker: self.breaker.status(now),
             paused_for: self.paused_until.filter(|until| *until > now).map(|until| until - now),
             binding,
-            admitted: self.admitted,
-            span: self
-                .last
-                .zip(self.first)
-                .map_or(Duration::ZERO, |(last, first)| last.saturating_duration_since(first)),
-            estimated: self.estimated,
-            used: self.used,
+            admitted: self.ledger.admitted,
+            span: self.ledger.span(),
+            estimated: self.ledger.estimated,
+            used: self.ledger.used,
             predictions,
         }
     }
@@ -889,7 +652,7 @@ impl<T> Machine<T> {
 
     /// With no limit known, one request goes ahead to see what its answer tells. Until when the others wait for it.
     fn scouted_until(&self, now: Instant) -> Option<Instant> {
-        let until = self.first.filter(|_| self.gates.expects_limits() && self.in_flight > 0)? + SCOUT;
+        let until = self.ledger.first.filter(|_| self.gates.expects_limits() && self.in_flight > 0)? + SCOUT;
         (now < until).then_some(until)
     }
 
@@ -901,10 +664,6 @@ impl<T> Machine<T> {
         test: Overdrawn,
         now: Instant,
     ) -> Box<Grant> {
-        let [earlier, later] = &mut self.marks;
-        if now >= later.0 + TRANSIT {
-            *earlier = std::mem::replace(later, (now, self.ever));
-        }
         self.in_flight += 1;
         self.places.taken(self.in_flight);
         self.ceiling.take(now);
@@ -914,53 +673,8 @@ impl<T> Machine<T> {
         } else {
             self.tried.clear();
         }
-        self.admitted += 1;
-        self.taken_before = self.taken;
-        self.granted.add(&charge);
-        self.ever = self.ever.plus(&charge);
-        self.sent.count(now);
-        self.under_way = self.under_way.plus(&charge);
-        self.squares += (charge.tokens as f64).powi(2);
-        self.first = self.first.or(Some(now));
-        self.last = Some(now);
-        Box::new(Grant {
-            charge,
-            at: now,
-            number,
-            done: self.done,
-            given_back: self.given_back,
-            ever: self.ever,
-            test,
-            guess,
-            ticket: Ticket(place),
-        })
-    }
-
-    /// What was granted so lately that the provider may not have seen it.
-    fn lately(&self, now: Instant) -> Charge {
-        let [earlier, later] = &self.marks;
-        let mark = if now >= later.0 + TRANSIT { later } else { earlier };
-        self.ever.minus(&mark.1)
-    }
-
-    fn around(&self, grant: &Grant, idle: bool, now: Instant) -> Around {
-        let (refused, last) = self.refused;
-        let lately = last.is_some_and(|last| now.saturating_duration_since(last) < REFUSALS);
-        let before = |at: Instant| at.checked_sub(gates::TRANSIT).unwrap_or(at);
-        let later = Later {
-            surely: self.sent.after(grant.at + gates::TRANSIT),
-            maybe: self.sent.after(before(grant.at)),
-            lately: self.sent.after(before(now)),
-        };
-        Around {
-            sent: grant.at,
-            later,
-            unanswered: self.granted.minus(&grant.done),
-            given_back: self.given_back.minus(&grant.given_back),
-            deviation: self.granted.deviation(self.squares),
-            refused: if lately { refused } else { 0 },
-            idle,
-        }
+        let then = self.ledger.granted(&charge, now);
+        Box::new(Grant { charge, at: now, number, then, test, guess, ticket: Ticket(place) })
     }
 }
 

@@ -1,6 +1,7 @@
 //! The scheduler as plain values. Nothing in this folder waits, reads a clock or touches a network: every function is
 //! told the time, and asking early is harmless.
 
+mod ask;
 mod belief;
 mod book;
 mod bound;
@@ -8,9 +9,11 @@ mod breaker;
 mod bucket;
 mod ceiling;
 mod change;
+mod forecast;
 mod gate;
 mod gates;
 mod health;
+mod ledger;
 mod machine;
 mod paid;
 mod places;
@@ -18,6 +21,7 @@ mod predict;
 mod queue;
 mod rate;
 mod refill;
+mod refusal;
 mod retry;
 mod rotation;
 mod route;
@@ -28,17 +32,20 @@ mod toll;
 mod watch;
 mod window;
 
+pub use ask::{Ask, End, Grant, Submitted, Ticket, Wake};
 pub use breaker::{Breaker, BreakerStatus};
 pub use bucket::Bucket;
 pub use ceiling::{Ceiling, CeilingStatus};
 pub use change::Change;
+pub use forecast::{Forecast, Hold};
 pub use gate::{Gate, GateStatus, Source};
 pub use gates::{Gates, Overdrawn, Wait};
 pub use health::{Call, Health, HealthBook, Outcome, Quantiles, Recent, Window};
-pub use machine::{Ask, End, Forecast, Grant, Hold, LaneStatus, Machine, Refusal, Submitted, Ticket, Wake};
+pub use machine::{LaneStatus, Machine};
 pub use places::Places;
 pub use predict::{Guess, Output, Predictions, Predictor, Predictors};
 pub use queue::Priority;
+pub use refusal::Refusal;
 pub(crate) use retry::seconds;
 pub use retry::{Backoff, RetryBudget, RetryPolicy};
 pub use rotation::{Member, Out, Rotation};
