@@ -157,6 +157,24 @@ async fn an_error_that_nobody_explained_is_not_repeated() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_attempt_that_sent_nothing_is_given_back_and_tells_nothing_of_the_provider() {
+    let scheduler = scheduler();
+    let unsent = |result: Result<u32, Failed>| {
+        let mut result = Some(result);
+        move |attempt: Attempt| {
+            attempt.unsent();
+            std::future::ready(result.take().expect("it is not made again"))
+        }
+    };
+    assert_eq!(scheduler.submit(request(), unsent(Ok(7))).await.unwrap(), 7);
+    let error = scheduler.submit(request(), unsent(Err(Failed))).await.unwrap_err();
+    assert!(matches!(error, Error::Call { error: Failed, attempts: 0, failure: None }), "{error:?}");
+    let lane = &scheduler.snapshot().lanes[0];
+    assert_eq!((lane.status.in_flight, lane.status.gates[0].spent, lane.status.gates[1].spent), (0, 0, 0));
+    assert_eq!((lane.health.last_minute.calls, lane.counters.failed), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn attempts_can_be_limited_to_one() {
     let policy = RetryPolicy { max_attempts: 1, ..RetryPolicy::default() };
     let scheduler = Scheduler::builder().retry(policy).build().unwrap();
