@@ -328,7 +328,7 @@ impl From<&str> for Tier {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(from = "KeyForm")]
 pub enum Key {
-    /// An environment variable, read when the scheduler is built.
+    /// An environment variable, read when the scheduler is built. White space around it is no part of the key.
     Env(String),
     /// The key itself.
     Value(Secret),
@@ -603,13 +603,21 @@ pub enum ConfigError {
         /// What it is.
         given: f64,
     },
-    /// A key's environment variable is not set.
-    #[error("account {account}: the environment variable {variable} is not set; it should hold the API key")]
+    /// A key's environment variable is not set or empty.
+    #[error("account {account}: the environment variable {variable} is not set or empty; it should hold the API key")]
     MissingKey {
         /// Which account.
         account: String,
         /// Which variable.
         variable: String,
+    },
+    /// A key holds what no header can carry, so that it would never reach the provider.
+    #[error("account {account}: key {key} holds characters that no API key has; check how it was set")]
+    BadKey {
+        /// Which account.
+        account: String,
+        /// Its position among the account's keys, from 0.
+        key: usize,
     },
     /// The environment variable of the webhook's secret is not set.
     #[error(
