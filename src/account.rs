@@ -42,13 +42,14 @@ impl AccountState {
         let keys = settings.keys.iter().enumerate().map(|(key, source)| {
             let read = match source {
                 Key::Value(secret) => secret.clone(),
-                Key::Env(variable) => match std::env::var_os(variable).filter(|value| !value.is_empty()) {
-                    Some(value) => value.to_string_lossy().into_owned().into(),
-                    None => {
-                        let (account, variable) = (settings.name().to_owned(), variable.clone());
-                        return Err(ConfigError::MissingKey { account, variable });
-                    }
-                },
+                Key::Env(variable) => std::env::var_os(variable)
+                    .map(|value| value.to_string_lossy().into_owned())
+                    .filter(|value| !value.trim().is_empty())
+                    .map(Secret::from)
+                    .ok_or_else(|| ConfigError::MissingKey {
+                        account: settings.name().to_owned(),
+                        variable: variable.clone(),
+                    })?,
             };
             read.for_header().ok_or_else(|| ConfigError::BadKey { account: settings.name().to_owned(), key })
         });
