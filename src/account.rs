@@ -39,12 +39,19 @@ impl AccountState {
     ) -> Result<Self, ConfigError> {
         let settings = &config.accounts[index];
         let group = config.accounts.iter().position(|other| settings.is_of_one_group(other));
-        let keys = settings.keys.iter().map(|key| match key {
-            Key::Value(secret) => Ok(secret.clone()),
-            Key::Env(variable) => std::env::var(variable).map(Secret::from).map_err(|_| ConfigError::MissingKey {
-                account: settings.name().to_owned(),
-                variable: variable.clone(),
-            }),
+        let keys = settings.keys.iter().enumerate().map(|(key, source)| {
+            let read = match source {
+                Key::Value(secret) => secret.clone(),
+                Key::Env(variable) => std::env::var_os(variable)
+                    .map(|value| value.to_string_lossy().into_owned())
+                    .filter(|value| !value.trim().is_empty())
+                    .map(Secret::from)
+                    .ok_or_else(|| ConfigError::MissingKey {
+                        account: settings.name().to_owned(),
+                        variable: variable.clone(),
+                    })?,
+            };
+            read.for_header().ok_or_else(|| ConfigError::BadKey { account: settings.name().to_owned(), key })
         });
         Ok(Self {
             rotation: Mutex::new(Rotation::new(settings.keys.len())),

@@ -66,6 +66,8 @@ pub(crate) struct Told {
     pub(crate) error_body: Vec<u8>,
     pub(crate) usage: Option<Usage>,
     pub(crate) unusable: Option<String>,
+    /// The call came to nothing before it was sent.
+    pub(crate) unsent: bool,
     /// What a fallback's model did not get of the request, or why it cannot take it, so that nothing was sent.
     pub(crate) adapted: Option<Result<Vec<String>, Unfit>>,
 }
@@ -162,6 +164,25 @@ impl Attempt {
     /// without an answer has, and is made again. `why` is part of the error if none mends it.
     pub fn unusable(&self, why: impl Into<String>) {
         self.lock().unusable = Some(why.into());
+    }
+
+    /// Says that nothing was sent: what was taken for the attempt is given back, and it tells nothing of the provider. The
+    /// closure's result goes to the caller as it is, and the attempt is neither counted nor made again. Where a status was
+    /// handed over something was sent, and this says nothing.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let scheduler = tollgate::Scheduler::builder().build()?;
+    /// let call = |attempt: tollgate::Attempt| async move {
+    ///     attempt.unsent(); // it is not needed any more
+    ///     Ok::<_, std::io::Error>(None::<String>)
+    /// };
+    /// assert_eq!(scheduler.submit(tollgate::Request::tokens("gpt-4o", 400, 64), call).await?, None);
+    /// assert_eq!(scheduler.lane_of("gpt-4o").status.in_flight, 0);
+    /// # Ok(()) }
+    /// ```
+    pub fn unsent(&self) {
+        self.lock().unsent = true;
     }
 
     /// Hands over what the call used.

@@ -20,6 +20,15 @@ use crate::target::Target;
 #[derive(Debug, ThisError)]
 #[non_exhaustive]
 pub enum ClientError {
+    /// The account has no address, so nothing was sent.
+    #[error("account {account} has no address; set its `base_url`, /v1 included")]
+    NoAddress {
+        /// The account's name.
+        account: String,
+    },
+    /// The request could not be built, so nothing was sent.
+    #[error("the request cannot be built; check the account's `base_url`")]
+    Unbuilt(#[source] reqwest::Error),
     /// No answer came: the connection failed, broke or took too long.
     #[error("no answer from the provider")]
     Transport(#[source] reqwest::Error),
@@ -219,7 +228,8 @@ impl Scheduler {
 
     /// The HTTP request that the built-in client makes for `attempt`: `body` as it is, or as a fallback's model takes it, to
     /// `path` below the account's base URL, with the key in the provider's own header. For a [`submit`](Scheduler::submit)
-    /// closure that wants to do something before each attempt, or to add headers of its own.
+    /// closure that wants to do something before each attempt, or to add headers of its own. For an account without an
+    /// address sending it is an error, and nothing is sent.
     ///
     /// ```no_run
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -246,8 +256,10 @@ impl Scheduler {
         body: Bytes,
         sent: impl Fn(&Attempt),
     ) -> Result<Answered<reqwest::Response>, Error<ClientError>> {
+        let mut without_address = None;
         let call = |attempt: Attempt| {
             sent(&attempt);
+            without_address = attempt.base_url().is_none().then(|| attempt.account().to_owned());
             self.http().post(&attempt, path, body.clone()).send()
         };
         match self.run(&request, call).await {
@@ -258,7 +270,13 @@ impl Scheduler {
             Ended::Failed(Error::Refused { reason, attempts, last }) => Err(Error::Refused { reason, attempts, last }),
             Ended::Failed(Error::Shared { failure, attempts }) => Err(Error::Shared { failure, attempts }),
             Ended::Failed(Error::Call { error, attempts, failure }) => {
-                Err(Error::Call { error: ClientError::Transport(error.without_url()), attempts, failure })
+                let error = error.without_url();
+                let error = match without_address {
+                    Some(account) => ClientError::NoAddress { account },
+                    None if error.is_builder() => ClientError::Unbuilt(error),
+                    None => ClientError::Transport(error),
+                };
+                Err(Error::Call { error, attempts, failure })
             }
         }
     }

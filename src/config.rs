@@ -1,6 +1,7 @@
 //! Settings: accounts with their keys, tiers and limits, and how the scheduler behaves.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use crate::cost::{DAY, Dimension, Limit, Shape};
+use crate::endpoint::Shown;
 use crate::engine::{RetryPolicy, Source, seconds};
 use crate::fallback::Fallback;
 use crate::providers::{self, Provider};
@@ -199,7 +201,7 @@ impl Config {
 ///     .tier(1)
 ///     .model("gpt-4o", Limits { tpm: Some(60_000), ..Limits::default() });
 /// ```
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Account {
     /// How requests name it. Default: the provider's name.
@@ -221,6 +223,24 @@ pub struct Account {
     pub models: BTreeMap<String, Limits>,
     /// Models that share their limits, under a name. Dated snapshots share those of their alias without being named.
     pub pools: BTreeMap<String, Vec<String>>,
+}
+
+/// Shows of its address what cannot be a secret.
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, group, provider, tier, keys, base_url, limits, models, pools } = self;
+        f.debug_struct("Account")
+            .field("name", name)
+            .field("group", group)
+            .field("provider", provider)
+            .field("tier", tier)
+            .field("keys", keys)
+            .field("base_url", &base_url.as_deref().map(Shown))
+            .field("limits", limits)
+            .field("models", models)
+            .field("pools", pools)
+            .finish()
+    }
 }
 
 /// Limits by their short names; what is `None` is not limited here.
@@ -328,7 +348,7 @@ impl From<&str> for Tier {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(from = "KeyForm")]
 pub enum Key {
-    /// An environment variable, read when the scheduler is built.
+    /// An environment variable, read when the scheduler is built. White space around it is no part of the key.
     Env(String),
     /// The key itself.
     Value(Secret),
@@ -603,13 +623,21 @@ pub enum ConfigError {
         /// What it is.
         given: f64,
     },
-    /// A key's environment variable is not set.
-    #[error("account {account}: the environment variable {variable} is not set; it should hold the API key")]
+    /// A key's environment variable is not set or empty.
+    #[error("account {account}: the environment variable {variable} is not set or empty; it should hold the API key")]
     MissingKey {
         /// Which account.
         account: String,
         /// Which variable.
         variable: String,
+    },
+    /// A key holds what no header can carry, so that it would never reach the provider.
+    #[error("account {account}: key {key} holds characters that no API key has; check how it was set")]
+    BadKey {
+        /// Which account.
+        account: String,
+        /// Its position among the account's keys, from 0.
+        key: usize,
     },
     /// The environment variable of the webhook's secret is not set.
     #[error(

@@ -1,5 +1,7 @@
 //! The addresses that calls go to: how all the lanes of one of them do together.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use crate::config::Account;
@@ -58,6 +60,18 @@ impl Endpoints {
     }
 }
 
+/// An address whose `Debug` shows scheme, host and port only: user name, path and query may be a secret.
+pub(crate) struct Shown<'a>(pub(crate) &'a str);
+
+impl fmt::Debug for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.split_once("://") {
+            Some((scheme, _)) => write!(f, "{scheme}://{}", host(self.0)),
+            None => f.write_str(host(self.0)),
+        }
+    }
+}
+
 /// Host and port of an address, without what may be a secret in it.
 pub(crate) fn host(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
@@ -89,6 +103,13 @@ mod tests {
         ] {
             assert_eq!(host(url), shown);
         }
+    }
+
+    #[test]
+    fn an_address_is_shown_with_its_scheme_and_without_what_may_be_secret() {
+        let shown = |url| format!("{:?}", Shown(url));
+        assert_eq!(shown("https://me:canary@gateway.example:8080/canary?key=canary"), "https://gateway.example:8080");
+        assert_eq!(shown("gateway.example/v1"), "gateway.example");
     }
 
     #[test]

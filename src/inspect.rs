@@ -32,6 +32,8 @@ pub(crate) async fn read<T: 'static, E: 'static>(
             let transport = (&error as &dyn Any).downcast_ref::<reqwest::Error>().and_then(|error| {
                 if let Some(status) = error.status() {
                     attempt.status(status.as_u16());
+                } else if error.is_builder() {
+                    attempt.unsent();
                 }
                 transport(error)
             });

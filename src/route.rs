@@ -248,13 +248,20 @@ impl Route {
         (lane, ask)
     }
 
-    /// Until when the request has to pause, if the best lane for it is one where it failed.
+    /// Until when the request has to pause, if the best lane for it is one where it failed. A pause that ends too late is not
+    /// made.
     fn pause(&mut self) -> Result<Option<Instant>, Refusal> {
         if self.candidates.iter().all(|candidate| candidate.held_until.is_none()) {
             return Ok(None);
         }
         let index = self.choose()?;
-        Ok(self.candidates[index].held_until.take().filter(|until| *until > clock::now()))
+        let now = clock::now();
+        match self.candidates[index].held_until.take().filter(|until| *until > now) {
+            Some(until) if self.deadline.is_some_and(|deadline| deadline < until) => {
+                Err(Refusal::Deadline { starts_in: until - now, binding: None })
+            }
+            pause => Ok(pause),
+        }
     }
 
     /// Takes a place in the best lane.

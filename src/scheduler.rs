@@ -270,7 +270,8 @@ pub(crate) struct Answered<T> {
 )]
 pub(crate) enum Ended<T, E> {
     Answered(Answered<T>),
-    /// The last attempt's result was an error answer that is the caller's to read; its books are closed.
+    /// The last attempt's result was an error answer, or none because nothing was sent, that is the caller's to read; its
+    /// books are closed.
     ErrorAnswer {
         value: T,
         failure: Box<Failure>,
@@ -533,6 +534,16 @@ impl Scheduler {
                 }
                 route.failed("unfit");
                 return refused(unfit.into(), attempts, last);
+            }
+            if facts.unsent && facts.status.is_none() {
+                route.failed("unsent");
+                permit.unsent(None);
+                attempts -= 1;
+                let failure = || Box::new(Failure::unanswered("nothing was sent".to_owned()));
+                return match result {
+                    Ok(value) => Ended::ErrorAnswer { value, failure: failure(), attempts },
+                    Err(error) => Ended::Failed(Error::Call { error, attempts, failure: last }),
+                };
             }
             let failure = match (facts.status, &transport) {
                 (Some(status), _) if status >= 400 => {

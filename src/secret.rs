@@ -21,6 +21,12 @@ impl Secret {
     pub fn expose(&self) -> &str {
         &self.0
     }
+
+    /// Without the line end that files and variables leave at it; `None` if a header cannot carry what is left.
+    pub(crate) fn for_header(&self) -> Option<Self> {
+        let key = self.0.trim();
+        key.chars().all(|c| c.is_ascii() && !c.is_control()).then(|| key.into())
+    }
 }
 
 impl From<&str> for Secret {

@@ -2,11 +2,14 @@
 
 #[cfg(feature = "client")]
 use std::collections::BTreeMap;
+use std::fmt;
 #[cfg(feature = "client")]
 use std::time::Duration;
 
 use serde::Deserialize;
 
+#[cfg(feature = "client")]
+use crate::endpoint::Shown;
 #[cfg(feature = "client")]
 use crate::engine::seconds;
 #[cfg(feature = "client")]
@@ -29,7 +32,7 @@ use crate::providers::Provider;
 /// assert_eq!(config.watch.queue_alert, Some(5_000));
 /// # Ok::<(), tollgate::ConfigError>(())
 /// ```
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WatchConfig {
     /// Requests waiting in one lane beyond which its queue is too long; see [`Event::QueueLong`](crate::Event::QueueLong).
@@ -50,6 +53,24 @@ pub struct WatchConfig {
     /// Where events are posted (feature `client`). Default: nowhere.
     #[cfg(feature = "client")]
     pub webhook: Option<crate::webhook::WebhookConfig>,
+}
+
+/// Shows of the addresses what cannot be a secret.
+impl fmt::Debug for WatchConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("WatchConfig");
+        shown.field("queue_alert", &self.queue_alert);
+        #[cfg(feature = "client")]
+        {
+            let urls: BTreeMap<_, _> = self.status_urls.iter().map(|(provider, url)| (provider, Shown(url))).collect();
+            shown
+                .field("status_pages", &self.status_pages)
+                .field("status_interval", &self.status_interval)
+                .field("status_urls", &urls)
+                .field("webhook", &self.webhook);
+        }
+        shown.finish()
+    }
 }
 
 #[cfg_attr(not(feature = "client"), expect(clippy::derivable_impls, reason = "the other fields are not all zero"))]

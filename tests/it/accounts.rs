@@ -124,6 +124,32 @@ async fn three_accounts_of_unequal_size_are_all_busy_to_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_key_is_taken_without_the_space_around_it() {
+    let (scheduler, _) = noted([Account::openai().key(format!(" {CANARY}\n"))]);
+    let permit = scheduler.acquire(request(1)).await.unwrap();
+    assert_eq!(permit.target().key().unwrap().expose(), CANARY);
+}
+
+#[test]
+fn a_key_that_no_header_can_carry_is_refused_with_its_place_and_not_shown() {
+    for wrong in ["canary\nsecond line", "canary\u{7f}", "canary…"] {
+        let account = Account::openai().key("first").key(wrong);
+        let error = Scheduler::builder().account(account).build().unwrap_err();
+        assert!(matches!(error, ConfigError::BadKey { key: 1, .. }), "{error:?}");
+        assert!(!format!("{error} {error:?}").contains("canary"), "{error}");
+    }
+}
+
+#[test]
+fn a_key_variable_that_is_empty_is_none() {
+    // Cargo sets it for every test, and it is empty as long as the manifest names no authors.
+    assert_eq!(std::env::var("CARGO_PKG_AUTHORS").as_deref(), Ok(""));
+    let account = Account::openai().key_from_env("CARGO_PKG_AUTHORS");
+    let error = Scheduler::builder().account(account).build().unwrap_err();
+    assert!(matches!(error, ConfigError::MissingKey { .. }), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_key_that_is_refused_leaves_once_and_its_work_goes_on_with_the_others() {
     let (scheduler, events) = noted([Account::openai().key(CANARY).key("second").key("third")]);
     let answered = Mutex::default();

@@ -157,6 +157,28 @@ async fn what_never_reached_the_provider_costs_nothing() {
 }
 
 #[tokio::test]
+async fn a_request_that_cannot_be_built_is_no_call_and_says_what_to_set() {
+    let limits = Limits { tpm: Some(LIMIT), ..Limits::default() };
+    let without = Account::new(Provider::Azure).limits(limits);
+    let wrong = Account::new(Provider::Compatible).base_url("canary, no address").limits(limits);
+    for (account, told) in [
+        (without, "account azure has no address; set its `base_url`, /v1 included"),
+        (wrong, "the request cannot be built; check the account's `base_url`"),
+    ] {
+        let scheduler = Scheduler::builder().account(account).build().unwrap();
+        let error = scheduler.chat(&chat()).await.unwrap_err();
+        let Error::Call { error, attempts: 0, failure: None } = error else { panic!("{error:?}") };
+        assert_eq!(error.to_string(), told);
+        assert!(!format!("{error:?}").contains("canary"), "{error:?}");
+        let http = reqwest::Client::new();
+        let own = scheduler.submit(Request::chat(&chat()), |_| http.post("/nowhere").send()).await.unwrap_err();
+        assert!(matches!(own, Error::Call { attempts: 0, failure: None, .. }), "{own:?}");
+        let lane = scheduler.lane_of("gpt-4o");
+        assert_eq!((lane.status.gates[0].spent, lane.status.in_flight, lane.health.last_minute.calls), (0, 0, 0));
+    }
+}
+
+#[tokio::test]
 async fn a_refused_key_is_said_plainly_and_never_shown() {
     let provider = mock(MockConfig { keys: Some(vec!["sk-other".into()]), ..MockConfig::default() }).await;
     let error = scheduler(&provider.url(), 3).chat(&chat()).await.unwrap_err();

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
 use tokio::time::Instant;
-use tollgate::{Account, Attempt, Class, Error, Limits, Request, RetryPolicy, Scheduler};
+use tollgate::{Account, AcquireError, Attempt, Class, Error, Limits, Refusal, Request, RetryPolicy, Scheduler};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -154,6 +154,42 @@ async fn an_error_that_nobody_explained_is_not_repeated() {
     };
     assert!(matches!(scheduler().submit(request(), call).await, Err(Error::Call { attempts: 1, failure: None, .. })));
     assert_eq!(calls, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_sent_nothing_is_given_back_and_tells_nothing_of_the_provider() {
+    let scheduler = scheduler();
+    let unsent = |result: Result<u32, Failed>| {
+        let mut result = Some(result);
+        move |attempt: Attempt| {
+            attempt.unsent();
+            std::future::ready(result.take().expect("it is not made again"))
+        }
+    };
+    assert_eq!(scheduler.submit(request(), unsent(Ok(7))).await.unwrap(), 7);
+    let error = scheduler.submit(request(), unsent(Err(Failed))).await.unwrap_err();
+    assert!(matches!(error, Error::Call { error: Failed, attempts: 0, failure: None }), "{error:?}");
+    let lane = &scheduler.snapshot().lanes[0];
+    assert_eq!((lane.status.in_flight, lane.status.gates[0].spent, lane.status.gates[1].spent), (0, 0, 0));
+    assert_eq!((lane.health.last_minute.calls, lane.counters.failed), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_whose_pause_ends_after_the_deadline_is_refused_at_once() {
+    let base = 10 * SECOND;
+    let scheduler = Scheduler::builder().retry(RetryPolicy { base, ..RetryPolicy::default() }).build().unwrap();
+    let start = Instant::now();
+    let (_, call) = failing(1, 503, HeaderMap::new(), "");
+    let error = scheduler.submit(request().max_wait(9 * SECOND), call).await.unwrap_err();
+    let Error::Refused { reason: AcquireError::Refused(refusal), attempts: 1, last: Some(_) } = error else {
+        panic!("{error:?}")
+    };
+    let Refusal::Deadline { starts_in, binding: None } = refusal else { panic!("{refusal:?}") };
+    assert!((base..base + SECOND).contains(&starts_in), "{starts_in:?}");
+    assert_eq!(start.elapsed(), Duration::ZERO);
+
+    let (_, call) = failing(1, 503, HeaderMap::new(), "");
+    assert_eq!(scheduler.submit(request().max_wait(11 * SECOND), call).await.unwrap(), 2, "this one can make it");
 }
 
 #[tokio::test(start_paused = true)]

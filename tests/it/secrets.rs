@@ -25,6 +25,19 @@ async fn a_key_shows_in_no_debug_output() {
     }
 }
 
+#[tokio::test]
+async fn what_may_be_a_secret_in_an_address_shows_in_no_debug_output() {
+    let url = "https://me:canary@gateway.example/canary/v1?key=canary";
+    let text = format!("[[account]]\nbase_url = \"{url}\"\n[watch.status_urls]\nopenai = \"{url}\"");
+    let config = Config::from_toml(if cfg!(feature = "client") { &text } else { text.split("[watch").next().unwrap() });
+    let config = config.unwrap();
+    let scheduler = Scheduler::from_config(config.clone()).unwrap();
+    let permit = scheduler.acquire(Request::tokens("m", 1, 1)).await.unwrap();
+    let builder = Scheduler::builder().account(config.accounts[0].clone());
+    let shown = format!("{config:?} {:?} {scheduler:?} {permit:?} {builder:?}", config.accounts[0]);
+    assert!(shown.contains("https://gateway.example") && !shown.contains("canary"), "{shown}");
+}
+
 #[test]
 fn a_broken_configuration_does_not_quote_its_keys_and_names_the_place() {
     for line in

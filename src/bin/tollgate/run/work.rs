@@ -185,6 +185,7 @@ impl Job {
     async fn attempt(&self, attempt: &Attempt, row: &Row) -> Result<Option<Answer>, reqwest::Error> {
         self.tally.admitted(self.began.elapsed());
         if self.output.journal().is_some_and(|journal| !journal.sent(row.id, &self.stop)) {
+            attempt.unsent();
             return Ok(None);
         }
         let answer = self.called(attempt, row).await;
