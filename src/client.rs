@@ -123,9 +123,17 @@ impl Http {
             // No address: it fails before it is sent, and the attempt knows why.
             Err(_) => return self.0.post(""),
         };
-        let url = format!("{}{path}", attempt.base_url().unwrap_or_default());
+        let url = below(attempt.base_url().unwrap_or_default(), path);
         let auth = attempt.provider().auth_headers(attempt.key());
         self.0.post(url).header(CONTENT_TYPE, "application/json").headers(auth).body(body)
+    }
+}
+
+/// The address of `path` below `base`. A query stays behind it: Azure's older addresses end in `?api-version=…`.
+fn below(base: &str, path: &str) -> String {
+    match base.split_once('?') {
+        Some((base, query)) => format!("{}{path}?{query}", base.trim_end_matches('/')),
+        None => format!("{base}{path}"),
     }
 }
 

@@ -456,10 +456,10 @@ impl Account {
         self.name.as_deref().unwrap_or(self.provider.name())
     }
 
-    /// Where the API is, without a slash at the end.
+    /// Where the API is, without a slash at the end and without the space around it that a variable or a file may have.
     pub(crate) fn address(&self) -> Option<&str> {
         let url = self.base_url.as_deref().or(self.provider.default_base_url())?;
-        Some(url.trim_end_matches('/'))
+        Some(url.trim().trim_end_matches('/'))
     }
 
     /// Whether both serve the same models.
@@ -530,8 +530,9 @@ impl Account {
         for (place, limits) in
             self.models.iter().map(|(name, limits)| (name.as_str(), limits)).chain([("*", &self.limits)])
         {
-            if let Some(limit) = limits.iter().find(|limit| limit.amount == 0) {
-                let limit = limit.name();
+            let none = limits.iter().find(|limit| limit.amount == 0).map(|limit| limit.name());
+            let no_place = || (limits.max_concurrent == Some(0)).then(|| "max_concurrent".to_owned());
+            if let Some(limit) = none.or_else(no_place) {
                 return Err(ConfigError::ZeroLimit { account: self.name().to_owned(), model: place.to_owned(), limit });
             }
         }

@@ -223,7 +223,9 @@ fn a_request_without_a_known_key_is_refused_and_no_key_is_echoed() {
         assert!(!reply.body.contains("sk-short") && !reply.body.contains(&wrong[3..]), "{}", reply.body);
         assert_eq!(reply.header("x-ratelimit-limit-requests"), None);
     }
-    assert_eq!(client.request("GET", "/v1/models", None, "").unwrap().status, 401);
+    for path in ["/v1/models", "/v1/models/gpt-4o"] {
+        assert_eq!(client.request("GET", path, None, "").unwrap().status, 401);
+    }
     assert_eq!(client.post("/v1/chat/completions", chat(4, 4)).unwrap().status, 200);
     let stats = server.stats();
     assert_eq!((stats.requests, stats.unauthorised, stats.admitted), (6, 5, 1));
@@ -515,6 +517,10 @@ fn wrong_requests_get_openais_errors() {
         assert!(reply.message().starts_with(message), "{}", reply.message());
     }
     assert_eq!(client.request("GET", "/v1/models", Some(&auth), "").unwrap().json()["object"], "list");
+    for name in ["gpt-4o", "openai/gpt-oss-20b"] {
+        let model = client.request("GET", &format!("/v1/models/{name}"), Some(&auth), "").unwrap();
+        assert_eq!((model.status, &model.json()["id"], &model.json()["object"]), (200, &json!(name), &json!("model")));
+    }
     let stats = server.stats();
     assert_eq!((stats.requests, stats.invalid, stats.admitted), (5, 5, 0));
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::ask::{Ask, Endpoint};
 use super::luck::scatter;
@@ -330,10 +330,17 @@ impl Answer<'_> {
 pub(crate) fn models() -> Bytes {
     let names = ["gpt-4o", "gpt-4o-mini", "gpt-4.1", "gpt-4.1-mini", "gpt-5", "gpt-5-mini", "gpt-5-nano"];
     let names = names.into_iter().chain(["text-embedding-3-small", "text-embedding-3-large"]);
-    let data: Vec<_> = names
-        .map(|id| json!({ "id": id, "object": "model", "created": 1_715_367_049, "owned_by": "system" }))
-        .collect();
+    let data: Vec<_> = names.map(described).collect();
     bytes(&json!({ "object": "list", "data": data }))
+}
+
+/// One model, of any name.
+pub(crate) fn model(name: &str) -> Bytes {
+    bytes(&described(name))
+}
+
+fn described(name: &str) -> Value {
+    json!({ "id": name, "object": "model", "created": 1_715_367_049, "owned_by": "system" })
 }
 
 /// JSON of our own types, which cannot fail to serialise.

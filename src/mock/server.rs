@@ -186,6 +186,7 @@ async fn handle(gate: &Arc<Gate>, request: Request<Incoming>) -> Result<Response
     let path = parts.uri.path();
     let below_root = path.strip_prefix(dialect::root(gate.config.dialect)).filter(|rest| rest.starts_with('/'));
     let path = &below_root.map_or_else(|| path.to_owned(), |rest| format!("/v1{rest}"));
+    let model = path.strip_prefix("/v1/models/").filter(|name| !name.is_empty());
     let endpoint = match (path.as_str(), &parts.method) {
         ("/v1/chat/completions", &Method::POST) => Endpoint::Chat,
         ("/v1/responses", &Method::POST) => Endpoint::Responses,
@@ -198,11 +199,12 @@ async fn handle(gate: &Arc<Gate>, request: Request<Incoming>) -> Result<Response
             let body = Body::whole(status::summary(gate.config.incident.as_deref()));
             return Ok(gate.reply(StatusCode::OK, body, began, None));
         }
-        ("/v1/models", &Method::GET) => {
+        (path, &Method::GET) if path == "/v1/models" || model.is_some() => {
+            let answer = model.map_or_else(answer::models, answer::model);
             return Ok(match key_of(gate, &parts.headers) {
                 Ok(_) => match gate.config.error.filter(|error| error.hits_free_calls()) {
                     Some(error) => gate.named_error(error, began),
-                    None => gate.reply(StatusCode::OK, Body::whole(answer::models()), began, None),
+                    None => gate.reply(StatusCode::OK, Body::whole(answer), began, None),
                 },
                 Err(problem) => gate.problem(&problem, began, None),
             });

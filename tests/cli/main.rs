@@ -15,6 +15,7 @@ mod limits;
 mod metrics;
 mod mock;
 mod pipes;
+mod proxy;
 mod resume;
 mod rows;
 mod secrets;

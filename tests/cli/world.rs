@@ -207,6 +207,10 @@ impl Server {
         self.mock.url()
     }
 
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.mock.address()
+    }
+
     /// The option that leads there.
     pub(crate) fn at(&self) -> String {
         format!("--base-url {} --unlimited", self.mock.url())

@@ -40,6 +40,26 @@ fn books(scheduler: &Scheduler) -> (u64, u64, u32) {
 }
 
 #[tokio::test]
+async fn calls_go_below_the_path_of_the_base_url_however_it_is_written() {
+    for (base, url) in [
+        ("http://127.0.0.1:9/v1", "http://127.0.0.1:9/v1/chat/completions"),
+        ("http://127.0.0.1:9/v1//", "http://127.0.0.1:9/v1/chat/completions"),
+        (" http://127.0.0.1:9/v1/\r\n", "http://127.0.0.1:9/v1/chat/completions"),
+        // Azure's older form: the version is part of every address.
+        (
+            "http://127.0.0.1:9/openai/deployments/mine?api-version=2024-10-21",
+            "http://127.0.0.1:9/openai/deployments/mine/chat/completions?api-version=2024-10-21",
+        ),
+        ("http://127.0.0.1:9/v1/?a=b", "http://127.0.0.1:9/v1/chat/completions?a=b"),
+    ] {
+        let scheduler = scheduler(base, 1);
+        let call = |attempt| std::future::ready(scheduler.post(&attempt, "/chat/completions", "").build());
+        let built = scheduler.submit(Request::chat(&chat()), call).await.unwrap();
+        assert_eq!(built.url().as_str(), url, "{base:?}");
+    }
+}
+
+#[tokio::test]
 async fn chat_embeddings_and_responses_settle_to_what_the_provider_says() {
     let provider = mock(MockConfig::default()).await;
     let scheduler = scheduler(&provider.url(), 1);

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tollgate::{
-    Account, AcquireError, Limit, Limits, Permit, Priority, Refusal, Request, Scheduler, TryAcquireError, Usage,
+    Account, AcquireError, ConfigError, Limit, Limits, Permit, Priority, Refusal, Request, Scheduler, TryAcquireError,
+    Usage,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -211,6 +212,19 @@ async fn concurrency_is_bounded_and_a_free_place_is_taken_at_once() {
     let start = Instant::now();
     drop(third.await.unwrap());
     assert_eq!(start.elapsed(), SECOND);
+}
+
+#[test]
+fn a_limit_of_zero_is_refused_with_its_name() {
+    for (limits, named) in [
+        (Limits { tpm: Some(0), ..Limits::default() }, "TPM"),
+        (Limits { max_concurrent: Some(0), ..Limits::default() }, "max_concurrent"),
+    ] {
+        for account in [Account::openai().limits(limits), Account::openai().model("gpt-4o", limits)] {
+            let error = Scheduler::builder().account(account).build().unwrap_err();
+            assert!(matches!(&error, ConfigError::ZeroLimit { limit, .. } if limit == named), "{error:?}");
+        }
+    }
 }
 
 #[test]
