@@ -1,6 +1,7 @@
 //! What happened to the scheduler that somebody should know.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -226,9 +227,13 @@ impl Listener {
         self.0.push(Arc::new(callback));
     }
 
-    /// Calls user code: never under a lock.
+    /// Calls user code: never under a lock. One that panics keeps nobody from being told, and no books from being closed, as
+    /// events are told while permits drop.
     pub(crate) fn tell(&self, event: &Event) {
-        self.0.iter().for_each(|callback| callback(event));
+        for callback in &self.0 {
+            // The panic hook has said what there is to say.
+            let _ = catch_unwind(AssertUnwindSafe(|| callback(event)));
+        }
     }
 }
 

@@ -351,9 +351,11 @@ impl Lane {
         let moved = state.machine.expel(who);
         // Until they have a place again, the lane is not idle.
         state.backing_off += moved.len();
+        // Guards before anybody else's code runs: what panics there leaves none of them uncounted.
+        let moved: Vec<_> = moved.into_iter().map(|waiting| (waiting, BackingOff(self.clone()))).collect();
         self.release(state);
-        for waiting in moved {
-            drop(waiting.sender.send(Answer::LookAgain(BackingOff(self.clone()), None)));
+        for (waiting, guard) in moved {
+            drop(waiting.sender.send(Answer::LookAgain(guard, None)));
         }
     }
 
@@ -453,6 +455,16 @@ impl Lane {
         }
     }
 
+    /// What somebody who waits is told.
+    fn answer(self: &Arc<Self>, wake: Wake<Waiting>) -> (Answer, Waiting) {
+        let again = looks_again(&wake);
+        match wake {
+            Wake::Refused(_, waiting) if again => (Answer::LookAgain(BackingOff(self.clone()), None), waiting),
+            Wake::Granted(grant, waiting) => (Answer::Go(Held::new(self.clone(), grant)), waiting),
+            Wake::Refused(refusal, waiting) => (Answer::Refused(refusal), waiting),
+        }
+    }
+
     fn start_driver(self: &Arc<Self>, runtime: &Handle) {
         runtime.spawn(Driver { lane: self.clone(), done: false }.run());
     }
@@ -481,17 +493,11 @@ impl Driver {
                 }
                 wake_at
             };
-            // Outside the lock: a permit that nobody receives drops here and locks again.
             let handed_out = !due.is_empty();
-            for wake in due.drain(..) {
-                let again = looks_again(&wake);
-                let (answer, waiting) = match wake {
-                    Wake::Refused(_, waiting) if again => {
-                        (Answer::LookAgain(BackingOff(self.lane.clone()), None), waiting)
-                    }
-                    Wake::Granted(grant, waiting) => (Answer::Go(Held::new(self.lane.clone(), grant)), waiting),
-                    Wake::Refused(refusal, waiting) => (Answer::Refused(refusal), waiting),
-                };
+            // All guards before the first of them can drop into somebody else's code: what panics there leaves no grant unclosed.
+            let answers: Vec<_> = due.drain(..).map(|wake| self.lane.answer(wake)).collect();
+            // Outside the lock: a permit that nobody receives drops here and locks again.
+            for (answer, waiting) in answers {
                 drop(waiting.sender.send(answer));
             }
             if handed_out {

@@ -167,7 +167,8 @@ impl Builder {
 
     /// Is told what happens: keys and accounts that leave the rotation and return to it, providers that fail and are back,
     /// limits that turn out to be others or are nearly used up, and more. It is called at once, by whichever task noticed,
-    /// and holds that task up, but nobody else. Several callbacks are told one after another.
+    /// and holds that task up, but nobody else. Several callbacks are told one after another; one that panics is reported by
+    /// the panic hook, and all goes on.
     ///
     /// ```
     /// use tollgate::Scheduler;

@@ -214,6 +214,39 @@ async fn a_queue_that_looks_for_a_better_lane_is_not_short_meanwhile() {
     assert_eq!((events.iter().filter(long).count(), events.iter().filter(short).count()), (1, 1), "{events:#?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_callback_that_panics_leaves_nothing_open_and_the_next_one_is_told() {
+    let told = Arc::new(Mutex::new(0));
+    let limits = Limits { tpm: Some(600), ..Limits::default() };
+    let builder = Scheduler::builder().on_event(|event| panic!("as meant: {event}")).on_event({
+        let told = told.clone();
+        move |_| *told.lock().unwrap() += 1
+    });
+    let watch = WatchConfig { queue_alert: Some(1), ..WatchConfig::default() };
+    let account = |name| Account::openai().named(name).limits(limits).key("k");
+    let scheduler = builder.account(account("a")).account(account("b")).watch(watch).build().unwrap();
+    let rows: Vec<_> = (0..20)
+        .map(|_| {
+            let scheduler = scheduler.clone();
+            tokio::spawn(async move {
+                let call = |attempt: Attempt| async move {
+                    let refused = attempt.account() == "a" && attempt.number() == 1;
+                    attempt.answer(if refused { 401 } else { 200 }, &HeaderMap::new());
+                    if refused { Err("revoked") } else { Ok(()) }
+                };
+                scheduler.submit(Request::tokens("gpt-4o", 100, 0), call).await
+            })
+        })
+        .collect();
+    for row in rows {
+        row.await.expect("nobody panics").unwrap();
+    }
+    scheduler.drain().await;
+    let lanes = scheduler.snapshot().lanes;
+    assert!(lanes.iter().all(|lane| (lane.status.in_flight, lane.status.waiting) == (0, 0)), "{lanes:?}");
+    assert!(*told.lock().unwrap() >= 2, "a key left, and a queue was long");
+}
+
 #[test]
 fn an_event_is_json_with_its_name_and_without_a_key() {
     let body = br#"{"error": {"message": "Incorrect API key provided: sk-canary-0123456789abcdef", "code": "invalid_api_key"}}"#;
