@@ -301,11 +301,13 @@ impl Lane {
     /// look for another lane.
     pub(crate) fn enqueue(self: &Arc<Self>, ask: &Ask, movable: bool) -> Result<Turn, Refusal> {
         let now = clock::now();
-        let mut receiver = None;
+        let (mut receiver, mut runtime) = (None, None);
         let mut state = self.lock();
         let submitted = state.machine.submit(
             ask,
             || {
+                // Asked for before anything is queued, since it panics outside of tokio; who is granted at once needs none.
+                runtime = Some(Handle::current());
                 let (sender, answer) = oneshot::channel();
                 receiver = Some(answer);
                 Waiting { sender, movable }
@@ -316,12 +318,11 @@ impl Lane {
             Submitted::Granted(grant) => return Ok(Turn::Granted(Some(Held::new(self.clone(), grant)))),
             Submitted::Queued(ticket) => ticket,
         };
-        let runtime = Handle::current();
         let start = !std::mem::replace(&mut state.driven, true);
-        state.runtime = Some(runtime.clone());
+        state.runtime.clone_from(&runtime);
         state.movable |= movable;
         self.release(state);
-        if start {
+        if let Some(runtime) = runtime.filter(|_| start) {
             self.start_driver(&runtime);
         }
         let answer = receiver.ok_or(Refusal::Closed)?;

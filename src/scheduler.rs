@@ -304,6 +304,9 @@ impl Scheduler {
     /// # Errors
     /// [`Error::Refused`] when the request was not sent, [`Error::Call`] with the closure's own error otherwise.
     ///
+    /// # Panics
+    /// Outside of a tokio runtime, when the request has to wait or its text is counted on a thread of its own.
+    ///
     /// # Cancel safety
     /// Dropping the future loses the request's place in the queue and its answer. What was not sent is given back; a call
     /// under way counts as used, since the provider may have counted it.
@@ -326,6 +329,9 @@ impl Scheduler {
     /// # Errors
     /// When the request can never pass, cannot meet its deadline, finds the queue full or the scheduler closed.
     ///
+    /// # Panics
+    /// Outside of a tokio runtime, when the request has to wait or its text is counted on a thread of its own.
+    ///
     /// # Cancel safety
     /// Dropping the future loses the place in the queue. Nothing was spent.
     pub async fn acquire(&self, request: Request) -> Result<Permit, AcquireError> {
@@ -338,6 +344,9 @@ impl Scheduler {
     /// Takes a place in the queue. The [`Waiter`] is a future of the permit that can say what it waits for.
     ///
     /// # Errors
+    /// As [`Scheduler::acquire`].
+    ///
+    /// # Panics
     /// As [`Scheduler::acquire`].
     ///
     /// # Cancel safety

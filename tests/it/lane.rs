@@ -1,5 +1,6 @@
 //! Waiting: order, bounds, deadlines, explanations, and limits that change meanwhile. All in virtual time.
 
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -212,6 +213,22 @@ async fn concurrency_is_bounded_and_a_free_place_is_taken_at_once() {
     let start = Instant::now();
     drop(third.await.unwrap());
     assert_eq!(start.elapsed(), SECOND);
+}
+
+#[test]
+fn who_has_to_wait_outside_of_tokio_panics_and_leaves_no_place_behind() {
+    let scheduler = scheduler();
+    let poll = |tokens| {
+        let mut enqueued = std::pin::pin!(scheduler.enqueue(request(tokens)));
+        enqueued.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready()
+    };
+    assert!(poll(10), "an idle lane grants at once");
+    let waits = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| poll(6_000)));
+    assert!(waits.is_err());
+    let status = &scheduler.snapshot().lanes[0].status;
+    assert_eq!((status.waiting, status.in_flight), (0, 0));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async { settle(scheduler.acquire(request(6_000)).await.unwrap()) });
 }
 
 #[test]
