@@ -115,5 +115,5 @@ async fn an_answer_that_stays_unusable_is_an_error_that_says_so() {
     let url = broken(Box::leak(Box::new([page; 6])));
     let error = scheduler(&url, Limits::default()).chat(&chat()).await.unwrap_err();
     let failure = error.failure().unwrap();
-    assert!(failure.message.contains("not the JSON"), "{failure}");
+    assert!(failure.to_string().starts_with("unusable answer: the answer is not the JSON"), "{failure}");
 }

@@ -122,6 +122,7 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.status {
+            0 if self.class == Class::ServerError => f.write_str("unusable answer")?,
             0 => f.write_str("no answer")?,
             1..400 => f.write_str("stream error")?,
             status => write!(f, "{status}")?,
