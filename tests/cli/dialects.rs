@@ -64,6 +64,19 @@ fn mistrals_headers_have_no_reset() {
 }
 
 #[test]
+fn a_result_has_the_name_that_mistral_gives_the_call() {
+    let (world, server) =
+        (World::new(), Server::start(MockConfig { dialect: Provider::Mistral, ..MockConfig::default() }));
+    world.requests("in.jsonl", 0..1);
+    let mut command =
+        world.tollgate(&format!("run in.jsonl --provider mistral --base-url {} --api-key-env THE_KEY", server.url()));
+    command.env("THE_KEY", KEY);
+    ended(command).expect(0);
+    let results = world.results("in.results.jsonl");
+    assert!(results.values().all(|result| result["response"]["request_id"].is_string()), "{results:?}");
+}
+
+#[test]
 fn azures_slices_and_fixed_minutes_are_known_from_its_profile() {
     let shapes = MockShapes { rpm: Shape::Slice(Duration::from_secs(10)), ..MockShapes::all(Shape::Fixed) };
     let shown = MockLimits { rpm: Some(1_200), tpm: Some(100_000), shapes, ..MockLimits::default() };

@@ -10,7 +10,6 @@ use std::task::Poll;
 
 use anyhow::{Context, Result, anyhow};
 use bytes::Bytes;
-use http::HeaderMap;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -26,6 +25,7 @@ use super::output::Output;
 use super::result::{Answer, Mask, Outcome, json, line, told};
 use super::row::{Id, Row, Shape};
 use super::tally::Tally;
+use crate::clock;
 use crate::stop::{Level, Stop};
 
 /// Lines that may be in memory at once, in bytes. A hundred kilobytes each still leaves room for hundreds of requests.
@@ -205,7 +205,7 @@ impl Job {
         let response = self.scheduler.post(attempt, &row.path, row.body.clone()).send().await?;
         let status = response.status().as_u16();
         attempt.answer(status, response.headers());
-        let request_id = request_id(response.headers());
+        let request_id = providers::observe(attempt.provider(), response.headers(), clock::wall()).request_id;
         let body = match response.bytes().await {
             Ok(body) => body,
             // The status of an error says enough.
@@ -221,12 +221,6 @@ impl Job {
         }
         Ok(Answer { provider: attempt.provider(), status, request_id, body })
     }
-}
-
-fn request_id(headers: &HeaderMap) -> Option<String> {
-    let names = ["x-request-id", "request-id", "apim-request-id"];
-    let value = names.into_iter().find_map(|name| headers.get(name))?;
-    value.to_str().ok().map(str::to_owned)
 }
 
 /// The rows of one model on their way.
