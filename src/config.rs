@@ -48,7 +48,7 @@ pub struct Config {
     pub fallbacks: Vec<Fallback>,
     /// How failed attempts are repeated.
     pub retry: RetryPolicy,
-    /// Turns of tenants that differ from 1.
+    /// Turns of tenants that differ from 1; at least 1.
     pub tenants: BTreeMap<String, u32>,
     /// How many requests may wait in one lane. Default 1,000,000.
     pub max_waiting: usize,
@@ -183,6 +183,9 @@ impl Config {
         }
         if !(0.0..=1.0).contains(&self.output_quantile) {
             return Err(ConfigError::Quantile { given: self.output_quantile });
+        }
+        if let Some((tenant, _)) = self.tenants.iter().find(|(_, weight)| **weight == 0) {
+            return Err(ConfigError::NoTurns { tenant: tenant.clone() });
         }
         if self.retry.max_attempts == 0 {
             return Err(ConfigError::NoAttempts);
@@ -618,6 +621,12 @@ pub enum ConfigError {
     /// `max_attempts` of zero sends nothing.
     #[error("retry.max_attempts is 0, which sends nothing; 1 means no retries")]
     NoAttempts,
+    /// A tenant without turns would never be served.
+    #[error("tenant {tenant} has 0 turns, which sends nothing; give it 1 and the others more")]
+    NoTurns {
+        /// Whose.
+        tenant: String,
+    },
     /// The quantile of the output is none.
     #[error("output_quantile is {given}; it must be from 0 to 1")]
     Quantile {

@@ -153,7 +153,7 @@ impl Builder {
         self
     }
 
-    /// How many turns a tenant gets for one of the others.
+    /// How many turns a tenant gets for one of the others; at least 1.
     pub fn tenant_weight(mut self, tenant: impl Into<String>, weight: u32) -> Self {
         self.config.tenants.insert(tenant.into(), weight);
         self

@@ -245,6 +245,12 @@ fn a_limit_of_zero_is_refused_with_its_name() {
 }
 
 #[test]
+fn a_tenant_without_turns_is_refused() {
+    let error = Scheduler::builder().tenant_weight("search", 0).build().unwrap_err();
+    assert!(matches!(&error, ConfigError::NoTurns { tenant } if tenant == "search"), "{error:?}");
+}
+
+#[test]
 fn waiters_outlive_the_runtime_that_served_the_lane() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let limits = Limits { rpm: Some(1_200), ..Limits::default() };
