@@ -214,10 +214,11 @@ impl Scheduler {
         let answered = self.make(request, path, body, sent).await?;
         let Answered { value, permit, mut facts, attempts } = answered;
         let target = Some(permit.target());
-        permit.answered(facts.usage, &facts.answer);
         let status = value.status().as_u16();
         let transport = |error| Error::Call { error: ClientError::Transport(error), attempts, failure: None };
+        // Until it is here, a body that is not JSON is under way.
         let body = value.bytes().await.map_err(transport)?;
+        permit.answered(facts.usage, &facts.answer);
         let (usage, request_id, dropped) = (facts.usage, facts.answer.request_id.take(), facts.dropped());
         Ok(Reply { status, body, usage, request_id, attempts, target, dropped, cached: None })
     }

@@ -4,8 +4,11 @@
 //! types the question is answered by the compiler and costs nothing.
 
 use std::any::Any;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures_core::Stream;
 use http::header::CONTENT_TYPE;
 use reqwest::{Body, Response, ResponseBuilderExt};
 
@@ -14,8 +17,12 @@ use crate::providers;
 use crate::scheduler::Answered;
 use crate::stream::Tap;
 
-/// Takes status, headers, usage and error body from the result. A body that is not a stream of events is read whole, so
-/// that half a body is a failure that can be mended; the response comes back with the same content.
+/// An answer that is longer passes through with its end unread. A thousand embeddings of 3,072 numbers have some 40 MB.
+const LONGEST_BODY: usize = 64 << 20;
+
+/// Takes status, headers, usage and error body from the result. Errors and JSON are read whole, so that half a body is a
+/// failure that can be mended; the response comes back with the same content. What else is answered may be a stream, and
+/// passes through.
 pub(crate) async fn read<T: 'static, E: 'static>(
     result: Result<T, E>,
     attempt: &Attempt,
@@ -42,11 +49,11 @@ pub(crate) async fn read<T: 'static, E: 'static>(
     }
 }
 
-/// Closes the books of an answer. A stream of events keeps its permit, and closes them at its own end.
+/// Closes the books of an answer. One that passes through keeps its permit, and closes them at its own end.
 pub(crate) fn settle<T: 'static>(answered: Answered<T>) -> T {
     let Answered { value, permit, facts, .. } = answered;
     match cast::<T, Response>(value) {
-        Ok(response) if is_events(&response) => {
+        Ok(response) if passes(&response) => {
             let response = with_body(response, |response| Body::wrap_stream(Tap::new(response, permit, facts)));
             cast::<Response, T>(response).unwrap_or_else(|_| unreachable!("the type was just asked for"))
         }
@@ -75,31 +82,54 @@ pub(crate) fn transport(error: &reqwest::Error) -> Option<Transport> {
 
 /// Whether the response is a stream of server-sent events.
 pub(crate) fn is_events(response: &Response) -> bool {
-    let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    kind.is_some_and(|kind| kind.starts_with("text/event-stream"))
+    is(kind_of(response), "text/event-stream")
 }
 
-/// Whether a whole body is what it says to be. No API answers in HTML: that is a page of something in between.
-fn is_usable(response: &Response, body: &[u8]) -> bool {
+/// Whether the response is good and left to its caller to read: a stream of events, lines or sound, a file. What does not
+/// say what it is is taken for JSON.
+fn passes(response: &Response) -> bool {
+    let kind = kind_of(response);
+    response.status().is_success() && !(kind.is_empty() || is(kind, JSON) || is(kind, HTML))
+}
+
+const JSON: &str = "application/json";
+const HTML: &str = "text/html";
+
+fn is(kind: &str, other: &str) -> bool {
+    kind.eq_ignore_ascii_case(other)
+}
+
+/// The media type, without its parameters.
+fn kind_of(response: &Response) -> &str {
     let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    if kind.starts_with("application/json") {
-        serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok()
-    } else {
-        !kind.starts_with("text/html")
-    }
+    kind.split(';').next().unwrap_or_default().trim()
+}
+
+/// Whether a whole body is what it says to be. An empty one says nothing wrong; and no API answers in HTML: that is a page of
+/// something in between.
+fn is_usable(response: &Response, body: &[u8]) -> bool {
+    let kind = kind_of(response);
+    let is_json = || body.is_empty() || serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok();
+    if is(kind, JSON) { is_json() } else { !is(kind, HTML) }
 }
 
 async fn read_response(mut response: Response, attempt: &Attempt) -> (Response, Option<Transport>) {
     attempt.answer(response.status().as_u16(), response.headers());
-    if response.status().is_success() && is_events(&response) {
+    if passes(&response) {
         return (response, None);
     }
-    let mut body = Vec::new();
+    let (mut body, mut whole) = (Vec::new(), false);
     let broken = loop {
         match response.chunk().await {
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-            Ok(None) => break None,
+            Ok(None) => {
+                whole = true;
+                break None;
+            }
             Err(error) => break Some(error),
+        }
+        if body.len() > LONGEST_BODY {
+            break None;
         }
     };
     if response.status().as_u16() >= 400 {
@@ -107,29 +137,36 @@ async fn read_response(mut response: Response, attempt: &Attempt) -> (Response, 
     } else if let Some(usage) = providers::usage_in_bytes(&body) {
         attempt.usage(usage);
     }
-    if broken.is_none() && response.status().is_success() && !is_usable(&response, &body) {
+    if whole && response.status().is_success() && !is_usable(&response, &body) {
         attempt.unusable("the answer is not the JSON that it should be");
     }
     let transport = broken.as_ref().and_then(transport);
     let body = Bytes::from(body);
-    let body = match broken {
-        None => Body::from(body),
-        Some(error) => Body::wrap_stream(Pieces(vec![Err(error), Ok(body)])),
+    let body = |response: Response| match broken {
+        None if whole => Body::from(body),
+        None => Body::wrap_stream(Pieces { read: vec![Ok(body)], rest: Some(Box::pin(response.bytes_stream())) }),
+        Some(error) => Body::wrap_stream(Pieces { read: vec![Err(error), Ok(body)], rest: None }),
     };
-    (with_body(response, |_| body), transport)
+    (with_body(response, body), transport)
 }
 
-/// A body that is already here, last piece first.
-struct Pieces(Vec<Result<Bytes, reqwest::Error>>);
+type Piece = Result<Bytes, reqwest::Error>;
 
-impl futures_core::Stream for Pieces {
-    type Item = Result<Bytes, reqwest::Error>;
+/// A body of which some is already here.
+struct Pieces {
+    /// Last piece first.
+    read: Vec<Piece>,
+    rest: Option<Pin<Box<dyn Stream<Item = Piece> + Send>>>,
+}
 
-    fn poll_next(
-        mut self: std::pin::Pin<&mut Self>,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Self::Item>> {
-        std::task::Poll::Ready(self.0.pop())
+impl Stream for Pieces {
+    type Item = Piece;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Piece>> {
+        match (self.read.pop(), &mut self.rest) {
+            (None, Some(rest)) => rest.as_mut().poll_next(context),
+            (piece, _) => Poll::Ready(piece),
+        }
     }
 }
 

@@ -299,7 +299,9 @@ impl Scheduler {
     ///
     /// `call` is any closure that returns a future of any `Result`. It gets an [`Attempt`] and is called once for each
     /// attempt; each attempt reserves anew. Where it returns a `reqwest::Response` (feature `client`), status, headers and
-    /// usage are read from that, also from an error, and an error answer that is not mended comes back as it is.
+    /// usage are read from that, also from an error, and an error answer that is not mended comes back as it is. For that,
+    /// errors and JSON are read whole before the response comes back (of more than 64 MiB the rest is left); any other answer,
+    /// as a stream of events or lines, sound or a file, comes at its beginning and is under way until its body ends or drops.
     ///
     /// # Errors
     /// [`Error::Refused`] when the request was not sent, [`Error::Call`] with the closure's own error otherwise.

@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::attempt::Facts;
 use crate::client::ClientError;
 use crate::cost::Usage;
+use crate::inspect;
 use crate::permit::Permit;
 use crate::providers::{self, Failure, Observation};
 use crate::target::Target;
@@ -105,7 +106,8 @@ impl Stream for ChatStream {
 /// The bytes of a streamed answer, unchanged, with the permit of their call on board.
 pub(crate) struct Tap {
     body: Pin<Box<dyn Stream<Item = Result<Bytes, reqwest::Error>> + Send>>,
-    events: Events,
+    /// `None` for a body without events, in which there is nothing to see.
+    events: Option<Events>,
     books: Books,
 }
 
@@ -114,7 +116,8 @@ impl Tap {
         // The headers of a stream come at its beginning, and others can use what they say at once.
         permit.read(&facts.answer);
         let books = Books { permit: Some(permit), usage: facts.usage, failure: None };
-        Self { body: Box::pin(response.bytes_stream()), events: Events::default(), books }
+        let events = inspect::is_events(&response).then(Events::default);
+        Self { body: Box::pin(response.bytes_stream()), events, books }
     }
 }
 
@@ -125,9 +128,12 @@ impl Stream for Tap {
         let chunk = std::task::ready!(self.body.as_mut().poll_next(context));
         match &chunk {
             Some(Ok(bytes)) => {
-                self.events.push(bytes);
-                while let Some(data) = self.events.next() {
-                    self.books.see(&data);
+                let Self { events, books, .. } = &mut *self;
+                if let Some(events) = events {
+                    events.push(bytes);
+                    while let Some(data) = events.next() {
+                        books.see(&data);
+                    }
                 }
             }
             Some(Err(_)) => self.books.broke(),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tollgate::mock::{Faults, Latency, Mock, MockConfig, Outage, OutageKind};
-use tollgate::{Account, Config, Limits, RetryPolicy, Scheduler};
+use tollgate::{Account, Config, Limits, Request, RetryPolicy, Scheduler};
 
 fn chat() -> Value {
     json!({"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 20})
@@ -107,6 +107,66 @@ async fn half_bodies_garbage_and_pages_are_failures_that_are_mended() {
     let reply = scheduler.chat(&chat()).await.unwrap();
     assert_eq!((reply.attempts, &reply.body[..]), (5, &b"{}"[..]));
     assert_eq!(scheduler.snapshot().lanes[0].counters.failed, 4);
+}
+
+#[tokio::test]
+async fn an_empty_answer_is_no_failure() {
+    let url = broken(&["HTTP/1.1 202 Accepted\r\ncontent-type: application/json\r\ncontent-length: 0\r\n\r\n"]);
+    let scheduler = scheduler(&url, Limits::default());
+    let http = reqwest::Client::new();
+    let response = scheduler.submit(Request::chat(&chat()), |_| http.post(&url).send()).await.unwrap();
+    assert_eq!((response.status().as_u16(), response.bytes().await.unwrap().len()), (202, 0));
+    assert_eq!(scheduler.snapshot().lanes[0].counters.failed, 0);
+}
+
+#[tokio::test]
+async fn what_is_neither_an_error_nor_json_comes_at_its_beginning_and_is_under_way_to_its_end() {
+    for kind in ["application/x-ndjson", "audio/mpeg", "application/jsonl", "text/event-stream; charset=utf-8"] {
+        // The second piece is only sent when the caller has the first.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/v1", listener.local_addr().unwrap());
+        let (go, gone) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 4_096]);
+            stream
+                .write_all(
+                    format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: 6\r\n\r\none").as_bytes(),
+                )
+                .unwrap();
+            gone.recv().unwrap();
+            stream.write_all(b"two").unwrap();
+        });
+        let scheduler = scheduler(&url, Limits::default());
+        let http = reqwest::Client::new();
+        let call = scheduler.submit(Request::chat(&chat()), |_| http.post(&url).send());
+        let mut response = tokio::time::timeout(Duration::from_secs(10), call).await.expect(kind).unwrap();
+        assert_eq!(response.chunk().await.unwrap().unwrap(), "one");
+        assert_eq!(scheduler.snapshot().lanes[0].status.in_flight, 1, "{kind}");
+        go.send(()).unwrap();
+        assert_eq!(response.chunk().await.unwrap().unwrap(), "two");
+        assert_eq!(response.chunk().await.unwrap(), None);
+        let lane = &scheduler.snapshot().lanes[0];
+        assert_eq!((lane.status.in_flight, lane.health.last_minute.answered), (0, 1), "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn of_a_very_long_answer_the_rest_is_left_to_its_caller() {
+    const LONG: usize = 80 << 20;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 4_096]);
+        write!(stream, "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {LONG}\r\n\r\n").unwrap();
+        let _ = (0..LONG >> 20).try_for_each(|_| stream.write_all(&[b' '; 1 << 20]));
+    });
+    let scheduler = scheduler(&url, Limits::default());
+    let http = reqwest::Client::new();
+    let response = scheduler.submit(Request::chat(&chat()), |_| http.post(&url).send()).await.unwrap();
+    assert_eq!(response.bytes().await.unwrap().len(), LONG);
+    assert_eq!(scheduler.snapshot().lanes[0].counters.failed, 0, "what was not read is not judged");
 }
 
 #[tokio::test]
