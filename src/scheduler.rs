@@ -211,7 +211,8 @@ impl Builder {
         self
     }
 
-    /// Builds the scheduler.
+    /// Builds the scheduler. It blocks where the cache has a folder, whose file is read from end to end: build it before the
+    /// runtime is busy, or by `tokio::task::spawn_blocking`.
     ///
     /// # Errors
     /// When the settings contradict each other or name what does not exist.

@@ -241,7 +241,8 @@ impl Scheduler {
         self.cache().map_or(&[], |cache| &cache.warnings)
     }
 
-    /// Waits until every answer so far is on disk, for a process that ends without dropping the scheduler.
+    /// Waits until every answer so far is on disk, for a process that ends without dropping the scheduler. The drop of the last
+    /// handle waits for the same and blocks its thread meanwhile; after this it has next to nothing to wait for.
     ///
     /// # Cancel safety
     /// Dropping the future stops the waiting; the answers are written all the same.
