@@ -426,7 +426,7 @@ impl Account {
         self
     }
 
-    /// Where the API is, `/v1` included.
+    /// Where the API is, `/v1` included. A query, such as Azure's `?api-version=…`, comes after the path of each call.
     #[must_use]
     pub fn base_url(mut self, url: impl Into<String>) -> Self {
         self.base_url = Some(url.into());

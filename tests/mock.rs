@@ -517,8 +517,12 @@ fn wrong_requests_get_openais_errors() {
         assert!(reply.message().starts_with(message), "{}", reply.message());
     }
     assert_eq!(client.request("GET", "/v1/models", Some(&auth), "").unwrap().json()["object"], "list");
-    for name in ["gpt-4o", "openai/gpt-oss-20b"] {
-        let model = client.request("GET", &format!("/v1/models/{name}"), Some(&auth), "").unwrap();
+    for (path, name) in [
+        ("gpt-4o", "gpt-4o"),
+        ("openai/gpt-oss-20b", "openai/gpt-oss-20b"),
+        ("openai%2Fgpt-oss-20b", "openai/gpt-oss-20b"),
+    ] {
+        let model = client.request("GET", &format!("/v1/models/{path}"), Some(&auth), "").unwrap();
         assert_eq!((model.status, &model.json()["id"], &model.json()["object"]), (200, &json!(name), &json!("model")));
     }
     let stats = server.stats();

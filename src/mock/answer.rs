@@ -334,9 +334,9 @@ pub(crate) fn models() -> Bytes {
     bytes(&json!({ "object": "list", "data": data }))
 }
 
-/// One model, of any name.
+/// One model, of any name. The SDKs write the slash of `openai/gpt-oss-20b` as `%2F`.
 pub(crate) fn model(name: &str) -> Bytes {
-    bytes(&described(name))
+    bytes(&described(&name.replace("%2F", "/")))
 }
 
 fn described(name: &str) -> Value {

@@ -18,7 +18,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Requests seen, apart from those for `/stats` and the list of models.
+    /// Requests seen, apart from those for `/stats`, the list of models and single ones of it.
     pub requests: u64,
     /// Requests that the limits let in, whatever became of them.
     pub admitted: u64,
