@@ -83,9 +83,9 @@ impl Test {
         Self { length, bursts, passed: 0, began: None, twice: false }
     }
 
-    /// What may be there besides one slice of `amount`.
-    fn beyond(&self, amount: u64) -> u64 {
-        if self.twice { amount } else { 0 }
+    /// What may be there besides one slice of `limit`.
+    fn beyond(&self, limit: &Limit) -> u64 {
+        if self.twice { slice(limit, self.length) } else { 0 }
     }
 
     /// A request of `sent` that overdrew it was answered.
@@ -230,7 +230,7 @@ impl Belief {
     pub(super) fn fits(&mut self, amounts: &Amounts, now: Instant) -> bool {
         let (extra, whole, limit) = (self.extra(amounts), self.rules_of_the_whole(), self.limit);
         self.hypotheses.iter_mut().filter(|hypothesis| !hypothesis.alive.is_empty()).all(|hypothesis| {
-            let extra = hypothesis.test.map_or(0, |test| extra + test.beyond(slice(&limit, test.length)));
+            let extra = hypothesis.test.map_or(0, |test| extra + test.beyond(&limit));
             hypothesis.book.fits(amounts, hypothesis.rules(whole).binding(), extra, now)
         })
     }
@@ -255,7 +255,7 @@ impl Belief {
             {
                 let rules = hypothesis.rules(whole);
                 let rules = if self.sighted { rules } else { rules.binding() };
-                let beyond = test.beyond(slice(&self.limit, test.length));
+                let beyond = test.beyond(&self.limit);
                 let one = |rule| hypothesis.book.fits(amounts, Rules::of(&[rule]), beyond, now);
                 overdrawn |= u8::from(!rules.iter().any(one)) << i.min(7);
             }
@@ -298,7 +298,7 @@ impl Belief {
         let ready = living.map(|hypothesis| {
             let rules = hypothesis.rules(whole).binding();
             if let Some(test) = hypothesis.test
-                && hypothesis.book.fits(amounts, rules, extra + test.beyond(slice(&limit, test.length)), now)
+                && hypothesis.book.fits(amounts, rules, extra + test.beyond(&limit), now)
             {
                 return now;
             }

@@ -27,10 +27,12 @@ pub struct Forecast {
 pub enum Hold {
     /// A pause that the provider asked for.
     Pause,
-    /// The provider is failing, see [`Breaker`](super::Breaker): the wait is that for the next probe, and nobody knows the rest.
+    /// The provider is failing, see [`Breaker`](super::Breaker): the wait is that for the next probe, and nobody knows the
+    /// rest.
     Breaker,
     /// The ceiling on the sending rate, see [`Ceiling`](super::Ceiling).
     Ceiling,
-    /// As many requests are under way as may be, see [`Places`](super::Places). When one of them ends is told from how they ended lately.
+    /// As many requests are under way as may be, see [`Places`](super::Places). When one of them ends is told from how they
+    /// ended lately.
     Places,
 }

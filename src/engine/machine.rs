@@ -57,8 +57,8 @@ pub struct LaneStatus {
     pub predictions: Predictions,
 }
 
-/// No wait that a provider asks for is longer, unless it names a limit of a longer window: one wrong header must not end a lane.
-const LONGEST_WAIT: Duration = DAY;
+/// A wait for no limit is no longer, and one that cannot be meant is this long: one wrong header must not end a lane.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
 /// With no limit known, the others wait for the first answer this long.
 const SCOUT: Duration = Duration::from_secs(10);
 /// The scheduler of one lane. `T` travels with a waiting request and comes back with its grant.
@@ -432,15 +432,16 @@ impl<T> Machine<T> {
     /// The provider refused a `charge` for a limit: everybody waits for that limit, and comes back one after another.
     /// Which limit it was may not be known; `used` is what the refusal says was used of it.
     pub fn block(&mut self, named: Option<&Limit>, used: Option<u64>, charge: &Charge, wait: Duration, now: Instant) {
-        let wait = wait.min(named.map_or(LONGEST_WAIT, |limit| limit.window.max(LONGEST_WAIT)));
+        let longest = named.map_or(DAY, |limit| limit.window.max(DAY));
+        let wait = if wait <= longest { wait } else { LONGEST_PAUSE };
         if !self.gates.block(named, used, charge, wait, now) {
-            self.pause(wait, now);
+            self.paused_until = self.paused_until.max(Some(now + wait));
         }
     }
 
     /// A wait that has nothing to do with limits: nobody is sent before it is over.
     pub fn pause(&mut self, wait: Duration, now: Instant) {
-        self.paused_until = self.paused_until.max(Some(now + wait.min(LONGEST_WAIT)));
+        self.paused_until = self.paused_until.max(Some(now + wait.min(LONGEST_PAUSE)));
     }
 
     /// When a new request of this kind would start.
@@ -739,18 +740,20 @@ mod tests {
     }
 
     #[test]
-    fn no_wait_outlasts_the_window_of_its_limit_or_a_day() {
+    fn a_wait_that_cannot_be_meant_is_an_hour() {
         let now = Instant::now();
         let century = SECOND * 3_000_000_000;
         let starts_in = |lane: &mut Machine<()>| lane.try_forecast(&ask(), now).unwrap().starts_in;
         let mut paused = lane(now);
         paused.pause(century, now);
-        assert_eq!(starts_in(&mut paused), DAY);
+        assert_eq!(starts_in(&mut paused), LONGEST_PAUSE);
         let mut blocked = lane(now);
         blocked.block(Some(&Limit::rpm(1)), None, &ask().charge, century, now);
-        assert_eq!(starts_in(&mut blocked), DAY);
+        assert_eq!(starts_in(&mut blocked), LONGEST_PAUSE);
+        blocked.block(None, None, &ask().charge, DAY, now);
+        assert_eq!(starts_in(&mut blocked), DAY, "it may be for a limit of a day");
         let month = Limit::new(crate::cost::Dimension::Requests, 1, DAY * 30);
-        blocked.block(Some(&month), None, &ask().charge, century, now);
-        assert_eq!(starts_in(&mut blocked), DAY * 30);
+        blocked.block(Some(&month), None, &ask().charge, DAY * 20, now);
+        assert_eq!(starts_in(&mut blocked), DAY * 20);
     }
 }

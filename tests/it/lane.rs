@@ -223,8 +223,10 @@ fn who_has_to_wait_outside_of_tokio_panics_and_leaves_no_place_behind() {
         enqueued.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready()
     };
     assert!(poll(10), "an idle lane grants at once");
+    let held = scheduler.try_acquire(request(10)).unwrap();
     let waits = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| poll(6_000)));
     assert!(waits.is_err());
+    drop(held);
     let status = &scheduler.snapshot().lanes[0].status;
     assert_eq!((status.waiting, status.in_flight), (0, 0));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();

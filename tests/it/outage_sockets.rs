@@ -14,9 +14,13 @@ fn chat() -> Value {
 }
 
 fn scheduler(url: &str, limits: Limits) -> Scheduler {
+    patient(url, limits, RetryPolicy::default().max_attempts)
+}
+
+fn patient(url: &str, limits: Limits, max_attempts: u32) -> Scheduler {
     let config = Config {
         accounts: vec![Account::openai().key("sk-x").base_url(url).limits(limits)],
-        retry: RetryPolicy { base: Duration::from_millis(50), ..RetryPolicy::default() },
+        retry: RetryPolicy { max_attempts, base: Duration::from_millis(50), ..RetryPolicy::default() },
         byte_timeout: Duration::from_millis(500),
         connect_timeout: Duration::from_millis(500),
         ..Config::default()
@@ -68,7 +72,8 @@ async fn one_in_five_of_every_kind_costs_no_row_and_few_calls() {
     let latency = Latency::about(Duration::from_millis(50));
     let provider = Mock::start(MockConfig { faults, latency, seed: 3, ..MockConfig::default() }).await.unwrap();
     let limits = Limits { max_concurrent: Some(64), ..Limits::default() };
-    let scheduler = scheduler(&provider.url(), limits);
+    // With six attempts, one run in eight would lose a row by chance.
+    let scheduler = patient(&provider.url(), limits, 12);
     let took = send(&scheduler, 2_000).await;
     let stats = provider.stats();
     let outages = scheduler.snapshot().lanes[0].counters.outages;
