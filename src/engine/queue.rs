@@ -36,6 +36,9 @@ pub enum Priority {
 /// of old requests cannot take the lane from urgent ones either.
 const AGED_TURN: u32 = 8;
 
+/// So few tenants without waiting requests are remembered without a look.
+const FEW_TAGS: usize = 64;
+
 /// A waiting request.
 #[derive(Debug)]
 pub(super) struct Entry<T> {
@@ -76,7 +79,9 @@ struct Level<T> {
     time: u64,
     /// The virtual times of tenants who have nobody waiting and are ahead of the others all the same: who sends one request
     /// after another gets no more than who sends all at once.
-    ahead: HashMap<Tenant, u64>,
+    finish_tags: HashMap<Tenant, u64>,
+    /// How many of them make it worth looking for those that the others have caught up with.
+    many_tags: usize,
 }
 
 /// The waiting requests of one tenant on one level.
@@ -207,14 +212,20 @@ impl<T> Queue<T> {
 
 impl<T> Level<T> {
     fn new() -> Self {
-        Self { lines: HashMap::new(), turns: BTreeSet::new(), time: 0, ahead: HashMap::new() }
+        Self {
+            lines: HashMap::new(),
+            turns: BTreeSet::new(),
+            time: 0,
+            finish_tags: HashMap::new(),
+            many_tags: FEW_TAGS,
+        }
     }
 
     fn insert(&mut self, tenant: Tenant, arrival: u64, weight: u32, entry: Entry<T>) {
         let line = match self.lines.entry(tenant) {
             Occupied(line) => line.into_mut(),
             Vacant(place) => {
-                let time = self.ahead.remove(place.key()).unwrap_or_default().max(self.time);
+                let time = self.finish_tags.remove(place.key()).unwrap_or_default().max(self.time);
                 self.turns.insert((time, arrival, place.key().clone()));
                 place.insert(Line { entries: BTreeMap::new(), total: Charge::default(), time, began: arrival, weight })
             }
@@ -225,7 +236,7 @@ impl<T> Level<T> {
 
     /// The virtual time of a tenant's first request that waits again.
     fn begins(&self, tenant: &Tenant) -> u64 {
-        self.ahead.get(tenant).copied().unwrap_or_default().max(self.time)
+        self.finish_tags.get(tenant).copied().unwrap_or_default().max(self.time)
     }
 
     fn remove(&mut self, tenant: &Tenant, arrival: u64) -> Option<Entry<T>> {
@@ -234,11 +245,11 @@ impl<T> Level<T> {
         line.total = line.total.minus(&entry.charge);
         if line.entries.is_empty() {
             self.turns.remove(&(line.time, line.began, tenant.clone()));
-            self.ahead.insert(tenant.clone(), line.time);
+            self.finish_tags.insert(tenant.clone(), line.time);
             self.lines.remove(tenant);
-            // Those that the others have caught up with are forgotten, now and then.
-            if self.ahead.len() > 2 * self.lines.len() + 64 {
-                self.ahead.retain(|_, time| *time > self.time);
+            if self.finish_tags.len() >= self.many_tags {
+                self.finish_tags.retain(|_, time| *time > self.time);
+                self.many_tags = 2 * self.finish_tags.len() + FEW_TAGS;
             }
         }
         Some(entry)
@@ -406,6 +417,19 @@ mod tests {
         }
         let ratio = tokens[&"one by one".into()] as f64 / tokens[&"backlog".into()] as f64;
         assert!((0.9..1.1).contains(&ratio), "{ratio}");
+    }
+
+    #[test]
+    fn tenants_that_come_once_are_forgotten() {
+        let mut bench = Bench::new(&[]);
+        for tenant in 0..10_000 {
+            bench.add(Priority::Normal, "backlog", 100);
+            bench.add(Priority::Normal, &tenant.to_string(), 100);
+            bench.grant();
+            bench.grant();
+        }
+        bench.add(Priority::Normal, "backlog", 100);
+        assert!(bench.queue.levels[&Priority::Normal].finish_tags.len() < 3 * FEW_TAGS);
     }
 
     #[test]

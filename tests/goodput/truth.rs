@@ -21,6 +21,7 @@ const PER_HUNDRED: u64 = 1;
 
 #[test]
 fn the_truth_stays_possible_and_nothing_is_refused_whatever_the_provider_is_like() {
+    let _computing = crate::computing();
     let worlds = std::env::var("TOLLGATE_WORLDS").map_or(WORLDS, |n| n.parse().expect("TOLLGATE_WORLDS is a number"));
     let (mut wrong, mut refused) = (Vec::new(), Vec::new());
     for seed in 0..worlds {
