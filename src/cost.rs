@@ -21,6 +21,12 @@ pub enum Dimension {
     OutputTokens,
 }
 
+impl Dimension {
+    /// Every dimension.
+    pub(crate) const ALL: [Dimension; 4] =
+        [Dimension::Requests, Dimension::Tokens, Dimension::InputTokens, Dimension::OutputTokens];
+}
+
 impl fmt::Display for Dimension {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

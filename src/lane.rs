@@ -1,7 +1,7 @@
 //! One lane, shared: the machine behind its mutex, the requests that wait for it, and the task that wakes them.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -50,21 +50,46 @@ const WORTH_MOVING: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Lanes(Vec<ByModel>);
 
-type ByModel = DashMap<Box<str>, Arc<Lane>, foldhash::fast::RandomState>;
+/// The lanes of one account.
+#[derive(Debug, Default)]
+pub(crate) struct ByModel {
+    all: DashMap<Box<str>, Arc<Lane>, foldhash::fast::RandomState>,
+    /// The first model that was asked for: most programs have one, and find its lane without a lock.
+    first: OnceLock<(Box<str>, Arc<Lane>)>,
+}
+
+impl ByModel {
+    pub(crate) fn get(&self, model: &str) -> Option<Arc<Lane>> {
+        match self.first.get() {
+            Some((first, lane)) if **first == *model => Some(lane.clone()),
+            _ => self.all.get(model).map(|lane| lane.clone()),
+        }
+    }
+
+    /// The lane of the pool, which `new` makes if there is none, becomes that of the model as well.
+    pub(crate) fn add(&self, model: &str, pool: &str, new: impl FnOnce() -> Lane) -> Arc<Lane> {
+        // The guard ends with the statement: another insert under it would wait for itself.
+        let lane = Arc::clone(&self.all.entry(pool.into()).or_insert_with(|| Arc::new(new())));
+        if pool != model {
+            self.all.insert(model.into(), lane.clone());
+        }
+        self.first.get_or_init(|| (model.into(), lane.clone()));
+        lane
+    }
+}
 
 impl Lanes {
     pub(crate) fn new(accounts: usize) -> Self {
         Self((0..accounts).map(|_| ByModel::default()).collect())
     }
 
-    /// By model.
-    pub(crate) fn by_model(&self, account: usize) -> &ByModel {
+    pub(crate) fn of_account(&self, account: usize) -> &ByModel {
         &self.0[account]
     }
 
     /// Those of one account.
     pub(crate) fn of(&self, account: usize) -> Vec<Arc<Lane>> {
-        let lanes = self.0[account].iter().filter(|lane| **lane.key() == *lane.value().pool);
+        let lanes = self.0[account].all.iter().filter(|lane| **lane.key() == *lane.value().pool);
         lanes.map(|lane| lane.value().clone()).collect()
     }
 

@@ -510,15 +510,24 @@ impl Scheduler {
         let mut attempts = 0;
         let mut last: Option<Box<Failure>> = None;
         let refused = |reason: AcquireError, attempts, last| Ended::Failed(Error::Refused { reason, attempts, last });
-        let estimate = match Self::estimate(request).await {
-            Ok(estimate) => estimate,
-            Err(reason) => return refused(reason, attempts, last),
+        // Neither is moved about on the way that nearly all requests take: it would cost as much as a limit does.
+        let counted;
+        let estimate = match &request.size {
+            Size::Known(estimate) => estimate,
+            _ => match Self::estimate(request).await {
+                Ok(estimate) => {
+                    counted = estimate;
+                    &counted
+                }
+                Err(reason) => return refused(reason, attempts, last),
+            },
         };
-        let mut route = match self.route(request, &estimate) {
+        let mut route = self.route(request, estimate);
+        let route = match &mut route {
             Ok(route) => route,
-            Err(reason) => return refused(reason, attempts, last),
+            Err(reason) => return refused(reason.clone(), attempts, last),
         };
-        route.trace(request, &estimate);
+        route.trace(request, estimate);
         let mut between = None;
         let mut backoff = self.inner.config.retry.backoff(self.inner.seed.wrapping_add(route.arrival()));
         loop {
@@ -705,19 +714,11 @@ impl Scheduler {
     }
 
     fn lane(&self, account: &Arc<AccountState>, model: &str) -> Arc<Lane> {
-        let lanes = self.inner.lanes.by_model(account.index);
-        if let Some(lane) = lanes.get(model) {
-            return lane.clone();
-        }
-        let pool = account.settings.pool_of(model);
-        // The pool's own entry makes its models meet in one lane, whichever comes first. The guard ends with the statement:
-        // another insert under it would wait for itself.
-        let lane =
-            Arc::clone(&lanes.entry(pool.into()).or_insert_with(|| Arc::new(self.new_lane(account, model, pool))));
-        if pool != model {
-            lanes.insert(model.into(), lane.clone());
-        }
-        lane
+        let lanes = self.inner.lanes.of_account(account.index);
+        lanes.get(model).unwrap_or_else(|| {
+            let pool = account.settings.pool_of(model);
+            lanes.add(model, pool, || self.new_lane(account, model, pool))
+        })
     }
 
     fn new_lane(&self, account: &Arc<AccountState>, model: &str, pool: &str) -> Lane {

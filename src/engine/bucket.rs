@@ -188,11 +188,11 @@ impl Bucket {
 
     /// Restores a TAT that [`Bucket::tat`] returned.
     pub(super) fn set_tat(&self, tat: u64) {
-        self.dial.0.tat.store(self.bounded(tat), Relaxed);
+        self.dial.0.tat.store(Self::bounded(tat), Relaxed);
     }
 
     /// A TAT that lies no further off than governor can count.
-    pub(super) fn bounded(&self, tat: u64) -> u64 {
+    pub(super) fn bounded(tat: u64) -> u64 {
         tat.min(FAR)
     }
 

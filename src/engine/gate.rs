@@ -183,7 +183,7 @@ impl Gate {
             self.belief.set_margin(self.ground.margin);
         }
         let careful = self.careful.as_ref().is_none_or(|careful| careful.ready_at(n, now) <= now);
-        !self.is_blocked(now) && careful && self.belief.fits(&toll.by_rule(self.limit.dimension), now)
+        !self.is_blocked(now) && careful && self.belief.fits(toll.by_rule(self.limit.dimension), now)
     }
 
     /// Charges what fits; answers which suspected slices are overdrawn by it, to see if it is refused.
@@ -196,7 +196,7 @@ impl Gate {
             careful.0.charge(n, now);
         }
         self.spent = self.spent.saturating_add(n);
-        self.belief.charge(&toll.by_rule(self.limit.dimension), now)
+        self.belief.charge(toll.by_rule(self.limit.dimension), now)
     }
 
     /// Takes what was sent before the gate was made by the headers of an answer to one of these.

@@ -45,9 +45,12 @@ impl Rate {
 
     fn turn(&mut self, now: Instant) {
         let turn = self.turned + TURN;
+        if now < turn {
+            return;
+        }
         if now >= turn + TURN {
             *self = Self { began: self.began, ..Self::new(now) };
-        } else if now >= turn {
+        } else {
             (self.before, self.current) = (self.current, 0);
             self.turned += TURN;
         }

@@ -11,40 +11,65 @@ use crate::providers::{Amounts, Rule, Rules};
 pub(super) struct Refill {
     /// Geometry and decision; its own TAT is that of the rule asked for last.
     bucket: Bucket,
-    tats: Amounts,
+    tats: [Tat; Rule::ALL.len()],
     /// The rules that may be asked for.
     rules: Rules,
-    /// When something was last charged that found a full bucket, on the bucket's clock: what a TAT gained by that is no
-    /// charge.
-    restarted: Amounts,
-    /// The TATs that it found: how long the bucket had been full.
-    rested: Amounts,
+}
+
+/// The books by one rule, on the bucket's clock.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tat {
+    at: u64,
+    /// When something was last charged that found a full bucket: what the TAT gained by that is no charge.
+    restarted: u64,
+    /// The TAT that it found: how long the bucket had been full.
+    rested: u64,
+}
+
+impl Tat {
+    fn charge(&mut self, units: u64, clock: u64) {
+        if self.at < clock {
+            *self = Self { at: clock, restarted: clock, rested: self.at };
+        }
+        self.at = Bucket::bounded(self.at + units);
+    }
 }
 
 impl Refill {
     pub(super) fn new(amount: u64, window: Duration, rules: Rules, margin: Duration, now: Instant) -> Self {
         let bucket = Bucket::new(amount, window, now).with_margin(margin);
-        let tats = Amounts::all(bucket.tat());
-        Self { tats, restarted: Amounts::default(), rested: Amounts::default(), bucket, rules }
+        Self { tats: [Tat { at: bucket.tat(), ..Tat::default() }; Rule::ALL.len()], bucket, rules }
+    }
+
+    fn tat(&self, rule: Rule) -> u64 {
+        self.tats[rule as usize].at
     }
 
     pub(super) fn fits(&mut self, amounts: &Amounts, rules: Rules, now: Instant) -> bool {
-        // Among those that a full bucket holds, whoever comes to the latest TAT binds; the others fit where that does.
-        let due = |rule: &Rule| self.tats[*rule].saturating_add(self.bucket.in_units(amounts[*rule]));
-        let Some(binding) = rules.iter().max_by_key(due) else { return true };
-        self.bucket.set_tat(self.tats[binding]);
-        rules.iter().all(|rule| amounts[rule] <= self.bucket.amount()) && self.bucket.fits(amounts[binding], now)
+        // Whoever comes to the latest TAT binds; the others fit where that does, if a full bucket holds them.
+        let mut binding: Option<(u64, Rule)> = None;
+        for rule in rules.iter() {
+            let n = amounts[rule];
+            if n > self.bucket.amount() {
+                return false;
+            }
+            let due = self.tat(rule).saturating_add(self.bucket.in_units(n));
+            if binding.is_none_or(|(latest, _)| latest <= due) {
+                binding = Some((due, rule));
+            }
+        }
+        let Some((_, rule)) = binding else { return true };
+        self.bucket.set_tat(self.tat(rule));
+        self.bucket.fits(amounts[rule], now)
     }
 
     pub(super) fn charge(&mut self, amounts: &Amounts, now: Instant) {
         let clock = self.bucket.clock_up(now);
-        for rule in self.rules.iter().filter(|rule| amounts[*rule] > 0) {
-            let tat = &mut self.tats[rule];
-            if *tat < clock {
-                (self.restarted[rule], self.rested[rule]) = (clock, *tat);
-                *tat = clock;
+        for (tat, rule) in self.tats.iter_mut().zip(Rule::ALL) {
+            let n = amounts[rule];
+            if n > 0 && self.rules.contains(rule) {
+                tat.charge(self.bucket.in_units(n), clock);
             }
-            *tat = self.bucket.bounded(*tat + self.bucket.in_units(amounts[rule]));
         }
     }
 
@@ -53,8 +78,9 @@ impl Refill {
     pub(super) fn refund(&mut self, amounts: &Amounts, since: &Amounts, now: Instant) {
         for rule in self.rules.iter().filter(|rule| amounts[*rule] > 0) {
             self.give_back(rule, amounts[rule], since[rule], now);
-            if self.tats[rule] == self.restarted[rule] {
-                self.tats[rule] = self.rested[rule];
+            let tat = &mut self.tats[rule as usize];
+            if tat.at == tat.restarted {
+                tat.at = tat.rested;
             }
         }
     }
@@ -62,14 +88,14 @@ impl Refill {
     /// Gives `n` back by a rule that settles. What was charged `later`, or may reach the provider after its own refund, it
     /// may take from a bucket that was full by then and did not hold all that came back: so much stays charged.
     pub(super) fn give_back(&mut self, rule: Rule, n: u64, later: u64, now: Instant) {
-        let tat = &mut self.tats[rule];
+        let tat = &mut self.tats[rule as usize].at;
         let floor = if later > 0 { self.bucket.tat_of(later, now).min(*tat) } else { 0 };
         *tat = tat.saturating_sub(self.bucket.in_units(n)).max(floor);
     }
 
     pub(super) fn ready_at(&mut self, amounts: &Amounts, rules: Rules, now: Instant) -> Instant {
         let ready = |rule| {
-            self.bucket.set_tat(self.tats[rule]);
+            self.bucket.set_tat(self.tat(rule));
             self.bucket.ready_at(amounts[rule], now)
         };
         rules.iter().map(ready).max().unwrap_or(now)
@@ -77,20 +103,20 @@ impl Refill {
 
     /// What is missing by `rule`; more than the amount in debt.
     pub(super) fn used(&self, rule: Rule, now: Instant) -> u64 {
-        self.bucket.tokens(self.tats[rule].saturating_sub(self.bucket.clock_up(now)))
+        self.bucket.tokens(self.tat(rule).saturating_sub(self.bucket.clock_up(now)))
     }
 
     pub(super) fn full_at(&mut self, rule: Rule, now: Instant) -> Instant {
-        self.bucket.set_tat(self.tats[rule]);
+        self.bucket.set_tat(self.tat(rule));
         self.bucket.full_at(now)
     }
 
     /// Lowers every book so that `amounts` do not fit before `at`.
     pub(super) fn hold(&mut self, amounts: &Amounts, at: Instant) {
-        for rule in Rule::ALL {
-            self.bucket.set_tat(self.tats[rule]);
+        for (tat, rule) in self.tats.iter_mut().zip(Rule::ALL) {
+            self.bucket.set_tat(tat.at);
             self.bucket.hold(amounts[rule].min(self.bucket.amount()), at);
-            self.tats[rule] = self.bucket.tat();
+            tat.at = self.bucket.tat();
         }
     }
 
@@ -99,23 +125,24 @@ impl Refill {
     pub(super) fn tighten(&mut self, rules: Rules, used: u64, given_back: u64, at: Instant) {
         for rule in rules.iter() {
             let used = if Rules::SETTLED.contains(rule) { used.saturating_sub(given_back) } else { used };
-            self.tats[rule] = self.tats[rule].max(self.bucket.tat_of(used, at));
+            let tat = &mut self.tats[rule as usize].at;
+            *tat = self.bucket.tat_of(used, at).max(*tat);
         }
     }
 
     /// The provider's number is the truth: nothing is under way.
     pub(super) fn set_used(&mut self, used: u64, now: Instant) {
-        self.tats = Amounts::all(self.bucket.tat_of(used, now));
+        let at = self.bucket.tat_of(used, now);
+        self.tats.iter_mut().for_each(|tat| tat.at = at);
     }
 
     pub(super) fn resize(&mut self, amount: u64, window: Duration, now: Instant) {
         let new = self.bucket.resized(amount, window, now);
-        for rule in Rule::ALL {
+        let restarted = new.clock_up(now);
+        self.tats = Rule::ALL.map(|rule| {
             let used = self.used(rule, now);
-            self.tats[rule] = if used > 0 { new.tat_of(used, now) } else { new.tat() };
-        }
-        self.restarted = Amounts::all(new.clock_up(now));
-        self.rested = self.restarted;
+            Tat { at: if used > 0 { new.tat_of(used, now) } else { new.tat() }, restarted, rested: restarted }
+        });
         self.bucket = new;
     }
 
@@ -132,7 +159,7 @@ impl Refill {
     pub(super) fn judge(&self, rule: Rule, sight: &Sight, unseen: &Unseen) -> Verdict {
         let noise = self.bucket.in_units(sight.noise);
         let units = |n: u64| self.bucket.in_units(n);
-        let booked = self.tats[rule];
+        let booked = self.tat(rule);
         if self.steady(rule, sight)
             && self.bucket.tat_of(sight.used, sight.latest).saturating_add(noise)
                 < booked.saturating_sub(units(unseen.most))
@@ -153,7 +180,7 @@ impl Refill {
 
     /// How many of the charges in the books the server's number does not hold, between which bounds.
     pub(super) fn not_in(&self, rule: Rule, sight: &Sight) -> (u64, u64) {
-        let booked = self.tats[rule];
+        let booked = self.tat(rule);
         let missing = |at| self.bucket.tokens(booked.saturating_sub(self.bucket.tat_of(sight.used, at)));
         let least = if self.steady(rule, sight) { missing(sight.latest) } else { 0 };
         // What is shown is rounded, and the server's clock is a little behind ours.
@@ -163,7 +190,7 @@ impl Refill {
     /// Whether nothing was charged to a full bucket since the server's number was written down: only then does the book
     /// differ from it by charges alone.
     fn steady(&self, rule: Rule, sight: &Sight) -> bool {
-        self.restarted[rule] <= self.bucket.clock_up(sight.earliest)
+        self.tats[rule as usize].restarted <= self.bucket.clock_up(sight.earliest)
     }
 
     /// Whether `reset` is the time until the bucket is full again, to within `tolerance`.
