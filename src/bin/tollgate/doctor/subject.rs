@@ -7,8 +7,7 @@ use tollgate::{Config, Limit, Provider, Scheduler, Secret, Tier};
 use super::args::DoctorArgs;
 use super::finding::Finding;
 use super::verdict::Verdict;
-use crate::run::is_loopback;
-use crate::target::{address, key};
+use crate::target::{address, is_loopback, key};
 
 /// What the checks need to know.
 #[derive(Debug)]
@@ -38,9 +37,7 @@ impl Subject {
         }
         config.accounts.truncate(1);
         let account = &mut config.accounts[0];
-        let (base, base_from) =
-            address(account, args.api.provider, args.api.base_url.as_deref(), args.api.config.is_some())
-                .map_err(wrong)?;
+        let (base, base_from) = address(account, &args.api).map_err(wrong)?;
         let (key, key_from) = key(account, args.api.api_key_env.as_deref());
         account.keys.clear();
         if let Some(tier) = &args.tier {
