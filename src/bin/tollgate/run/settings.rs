@@ -42,6 +42,15 @@ pub(crate) enum From {
     File(PathBuf),
 }
 
+impl From {
+    pub(crate) fn file(&self) -> Option<&Path> {
+        match self {
+            From::Stdin => None,
+            From::File(path) => Some(path),
+        }
+    }
+}
+
 /// Where the results go.
 #[derive(Debug)]
 pub(crate) enum To {
@@ -331,10 +340,7 @@ fn from_env(variable: &str) -> Result<Option<Secret>> {
 }
 
 fn no_key(variable: &str, from: &From) -> String {
-    let file = match from {
-        From::Stdin => "-".to_owned(),
-        From::File(path) => show::quoted(&path.to_string_lossy()),
-    };
+    let file = from.file().map_or("-".to_owned(), |path| show::quoted(&path.to_string_lossy()));
     format!(
         "there is no API key: the environment variable {variable} is not set\n  \
          set it:             export {variable}=…\n  \
