@@ -1,6 +1,9 @@
 //! Where the calls of an account go, and by which key.
 
+use std::env::VarError;
+
 use reqwest::Url;
+use reqwest::header::HeaderValue;
 use tollgate::{Account, Key, Provider, Secret};
 
 use crate::args::ApiArgs;
@@ -9,12 +12,31 @@ use crate::args::ApiArgs;
 const OWN: &str = "the provider's own";
 
 /// Settles where the calls of `account` go and whose API that is, from what was typed, the configuration, OPENAI_BASE_URL and
-/// the provider's own address, in this order; and says which of them it was.
+/// the provider's own address, in this order; and says which of them it was. Calls to OpenAI are for the organisation and
+/// project that its own SDKs read from the environment, where the configuration names none.
 ///
 /// # Errors
-/// When there is no address, or it is none. The account's own is as it was then.
+/// When there is no address, or it is none, or a header cannot carry what a variable holds.
 pub(crate) fn address(account: &mut Account, api: &ApiArgs) -> Result<(Url, &'static str), String> {
-    address_with(account, api, std::env::var("OPENAI_BASE_URL").ok())
+    let found = address_with(account, api, std::env::var("OPENAI_BASE_URL").ok())?;
+    if account.provider == Provider::Openai {
+        for (field, variable) in
+            [(&mut account.organization, "OPENAI_ORG_ID"), (&mut account.project, "OPENAI_PROJECT_ID")]
+        {
+            if field.is_none() {
+                *field = header_from_env(variable)?;
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn header_from_env(variable: &str) -> Result<Option<String>, String> {
+    match std::env::var(variable).as_deref().map(str::trim) {
+        Err(VarError::NotPresent) | Ok("") => Ok(None),
+        Ok(value) if HeaderValue::from_str(value).is_ok() => Ok(Some(value.to_owned())),
+        _ => Err(format!("{variable} holds characters that no header can carry; check how it was set")),
+    }
 }
 
 fn address_with(account: &mut Account, api: &ApiArgs, env: Option<String>) -> Result<(Url, &'static str), String> {
