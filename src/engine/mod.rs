@@ -40,7 +40,7 @@ pub use change::Change;
 pub use forecast::{Forecast, Hold};
 pub use gate::{Gate, GateStatus, Source};
 pub use gates::{Gates, Overdrawn, Wait};
-pub use health::{Call, Health, HealthBook, Outcome, Quantiles, Recent, Window};
+pub use health::{Call, CallStats, Health, HealthBook, Outcome, Quantiles, Recent};
 pub use machine::{LaneStatus, Machine};
 pub use places::Places;
 pub use predict::{Guess, Output, Predictions, Predictor, Predictors};
