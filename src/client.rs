@@ -1,6 +1,9 @@
 //! The built-in client: chat, embeddings and responses of OpenAI-compatible APIs, by the scheduler's own attempts.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
+use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use serde::Serialize;
 use serde_json::Value;
@@ -97,8 +100,12 @@ impl Reply {
 
 /// The HTTP client of a scheduler. HTTP/1.1 on purpose: over HTTP/2 a burst of requests shares one connection and waits
 /// there for its turn, so that requests reach the provider later than they were admitted.
-#[derive(Clone, Debug)]
-pub(crate) struct Http(reqwest::Client);
+#[derive(Debug)]
+pub(crate) struct Http {
+    client: reqwest::Client,
+    /// What accounts send besides their key, by their names; most send nothing.
+    headers: BTreeMap<String, HeaderMap>,
+}
 
 impl Http {
     pub(crate) fn new(config: &Config) -> Result<Self, ConfigError> {
@@ -114,18 +121,21 @@ impl Http {
         if urls.all(|url| url.is_some_and(is_loopback)) {
             builder = builder.no_proxy();
         }
-        builder.build().map(Self).map_err(|error| ConfigError::Client(error.into()))
+        let client = builder.build().map_err(|error| ConfigError::Client(error.into()))?;
+        let headers = config.accounts.iter().map(|account| (account.name().to_owned(), account.headers()));
+        Ok(Self { client, headers: headers.filter(|(_, headers)| !headers.is_empty()).collect() })
     }
 
     fn post(&self, attempt: &Attempt, path: &str, body: Bytes) -> reqwest::RequestBuilder {
         let body = match adapted(attempt, body) {
             Ok(body) => body,
             // No address: it fails before it is sent, and the attempt knows why.
-            Err(_) => return self.0.post(""),
+            Err(_) => return self.client.post(""),
         };
         let url = below(attempt.base_url().unwrap_or_default(), path);
-        let auth = attempt.provider().auth_headers(attempt.key());
-        self.0.post(url).header(CONTENT_TYPE, "application/json").headers(auth).body(body)
+        let mut headers = attempt.provider().auth_headers(attempt.key());
+        headers.extend(self.headers.get(attempt.account()).cloned().unwrap_or_default());
+        self.client.post(url).header(CONTENT_TYPE, "application/json").headers(headers).body(body)
     }
 }
 
@@ -236,9 +246,9 @@ impl Scheduler {
     }
 
     /// The HTTP request that the built-in client makes for `attempt`: `body` as it is, or as a fallback's model takes it, to
-    /// `path` below the account's base URL, with the key in the provider's own header. For a [`submit`](Scheduler::submit)
-    /// closure that wants to do something before each attempt, or to add headers of its own. For an account without an
-    /// address sending it is an error, and nothing is sent.
+    /// `path` below the account's base URL, with the key in the provider's own header and the account's
+    /// [`headers`](crate::Account::headers). For a [`submit`](Scheduler::submit) closure that wants to do something before each
+    /// attempt, or to add headers of its own. For an account without an address sending it is an error, and nothing is sent.
     ///
     /// ```no_run
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use http::header::{HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue};
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -220,6 +221,10 @@ pub struct Account {
     pub keys: Vec<Key>,
     /// Where the API is, `/v1` included. Default: the provider's.
     pub base_url: Option<String>,
+    /// The organisation of OpenAI's that calls are for, where the keys belong to several. Default: that of the key.
+    pub organization: Option<String>,
+    /// The project that calls are for, likewise.
+    pub project: Option<String>,
     /// Limits of every model that has none of its own.
     pub limits: Limits,
     /// Limits by model, or by the name of a pool.
@@ -231,7 +236,7 @@ pub struct Account {
 /// Shows of its address what cannot be a secret.
 impl fmt::Debug for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, group, provider, tier, keys, base_url, limits, models, pools } = self;
+        let Self { name, group, provider, tier, keys, base_url, organization, project, limits, models, pools } = self;
         f.debug_struct("Account")
             .field("name", name)
             .field("group", group)
@@ -239,6 +244,8 @@ impl fmt::Debug for Account {
             .field("tier", tier)
             .field("keys", keys)
             .field("base_url", &base_url.as_deref().map(Shown))
+            .field("organization", organization)
+            .field("project", project)
             .field("limits", limits)
             .field("models", models)
             .field("pools", pools)
@@ -433,6 +440,20 @@ impl Account {
         self
     }
 
+    /// The organisation of OpenAI's that calls are for; see [`Account::headers`].
+    #[must_use]
+    pub fn organization(mut self, id: impl Into<String>) -> Self {
+        self.organization = Some(id.into());
+        self
+    }
+
+    /// The project of OpenAI's that calls are for; see [`Account::headers`].
+    #[must_use]
+    pub fn project(mut self, id: impl Into<String>) -> Self {
+        self.project = Some(id.into());
+        self
+    }
+
     /// Limits for every model that has none of its own.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
@@ -452,6 +473,31 @@ impl Account {
     pub fn pool<S: Into<String>>(mut self, name: impl Into<String>, models: impl IntoIterator<Item = S>) -> Self {
         self.pools.insert(name.into(), models.into_iter().map(Into::into).collect());
         self
+    }
+
+    /// The headers that say which organisation and project calls are for. The built-in client sends them; other calls have to
+    /// bring them along. What no header can carry is left out; no scheduler can be built with it.
+    ///
+    /// ```
+    /// let account = tollgate::Account::openai().organization("org-1").project("proj_2");
+    /// let headers = account.headers();
+    /// assert!(headers["OpenAI-Organization"] == "org-1" && headers["OpenAI-Project"] == "proj_2");
+    /// ```
+    pub fn headers(&self) -> HeaderMap {
+        let named = self.named_headers().filter_map(|(_, header, value)| Some((header, value.ok()?)));
+        named.map(|(header, value)| (HeaderName::from_static(header), value)).collect()
+    }
+
+    /// Fields that go into headers, the headers, and what stands in them.
+    fn named_headers(
+        &self,
+    ) -> impl Iterator<Item = (&'static str, &'static str, Result<HeaderValue, InvalidHeaderValue>)> {
+        [("organization", "openai-organization", &self.organization), ("project", "openai-project", &self.project)]
+            .into_iter()
+            .filter_map(|(field, header, value)| {
+                let value = value.as_deref().map(str::trim).filter(|value| !value.is_empty())?;
+                Some((field, header, HeaderValue::from_str(value)))
+            })
     }
 
     /// The name that requests use.
@@ -529,6 +575,9 @@ impl Account {
                 tier: tier.clone(),
                 known: providers::tiers(self.provider).join(", "),
             });
+        }
+        if let Some((field, _, Err(_))) = self.named_headers().find(|(_, _, value)| value.is_err()) {
+            return Err(ConfigError::BadHeader { account: self.name().to_owned(), field });
         }
         for (place, limits) in
             self.models.iter().map(|(name, limits)| (name.as_str(), limits)).chain([("*", &self.limits)])
@@ -648,6 +697,14 @@ pub enum ConfigError {
         account: String,
         /// Its position among the account's keys, from 0.
         key: usize,
+    },
+    /// The organisation or the project holds what no header can carry.
+    #[error("account {account}: `{field}` holds characters that no header can carry; check how it was set")]
+    BadHeader {
+        /// Which account.
+        account: String,
+        /// `organization` or `project`.
+        field: &'static str,
     },
     /// The environment variable of the webhook's secret is not set.
     #[error(

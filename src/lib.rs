@@ -52,7 +52,7 @@ pub use client::{Cached, ClientError, Reply};
 pub use config::{Account, Config, ConfigError, Key, Limits, Tier};
 pub use cost::{Charge, DAY, Dimension, Estimate, Limit, MINUTE, SECOND, Shape, UnknownShape, Usage, Zone};
 pub use endpoint::EndpointSnapshot;
-pub use engine::{Forecast, Health, Hold, Outcome, Priority, Quantiles, Refusal, RetryPolicy, Window};
+pub use engine::{CallStats, Forecast, Health, Hold, Outcome, Priority, Quantiles, Refusal, RetryPolicy};
 pub use error::{AcquireError, Error, TryAcquireError};
 pub use event::Event;
 pub use fallback::{Fallback, FallbackRoute};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::cost::Limit;
 use crate::providers::Class;
 
-/// Something that changed; see [`Machine::take_changes`](super::Machine::take_changes) and [`Watch`](super::Watch).
+/// Something that changed; see [`Machine::take_changes`](super::Machine::take_changes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Change {

@@ -138,13 +138,13 @@ impl Recent {
     }
 
     /// The calls that ended in the last 45 to 60 seconds.
-    pub fn last_minute(&self) -> Window {
-        self.minute.window()
+    pub fn last_minute(&self) -> CallStats {
+        self.minute.stats()
     }
 
     /// The calls that ended in the last five minutes, or up to 15 seconds less.
-    pub fn last_five_minutes(&self) -> Window {
-        self.five_minutes.window()
+    pub fn last_five_minutes(&self) -> CallStats {
+        self.five_minutes.stats()
     }
 }
 
@@ -158,9 +158,9 @@ pub struct Health {
     #[serde(serialize_with = "optional_seconds")]
     pub predicted_wait: Option<Duration>,
     /// The calls that ended in the last 45 to 60 seconds.
-    pub last_minute: Window,
+    pub last_minute: CallStats,
     /// The calls that ended in the last five minutes, or up to 15 seconds less.
-    pub last_five_minutes: Window,
+    pub last_five_minutes: CallStats,
 }
 
 fn optional_seconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -186,10 +186,10 @@ impl Health {
     }
 }
 
-/// The calls that ended in a time.
+/// How the calls went that ended in a time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
-pub struct Window {
+pub struct CallStats {
     /// Calls that ended.
     pub calls: u64,
     /// Those that were answered well.
@@ -259,10 +259,10 @@ impl Tally {
         self
     }
 
-    fn window(&self) -> Window {
+    fn stats(&self) -> CallStats {
         let [answered, rate_limited, failed, rejected, abandoned] = self.outcomes.map(u64::from);
         let calls = answered + rate_limited + failed + rejected + abandoned;
-        Window {
+        CallStats {
             calls,
             answered,
             rate_limited,
@@ -386,7 +386,7 @@ mod tests {
         assert_eq!(five.error_rate, 0.6);
         // Nothing new is needed for that.
         let later = book.look(begun + Duration::from_secs(3_600 + 300));
-        assert_eq!(later.last_five_minutes(), Window::default());
+        assert_eq!(later.last_five_minutes(), CallStats::default());
         assert!(std::mem::size_of::<(u64, Tally)>() <= 2_048 + 64);
     }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 const TOLERATED: u32 = 2;
 /// A mean over fewer answers is luck.
 const FEWEST: u32 = 4;
-/// After so many windows the best time is measured anew, with a quarter of the requests: the old one may be that of
+/// After so many rounds the best time is measured anew, with a quarter of the requests: the old one may be that of
 /// shorter prompts or another machine. Less than half, or a server that does one thing at a time would take its own queue
 /// for the best it can do, more so each time.
 const MEASURED_EVERY: u32 = 64;
@@ -39,10 +39,10 @@ struct Adaptive {
     limit: u32,
     /// Until it first was too much the number doubles.
     doubles: bool,
-    /// The best mean time of a window, for one token of output where that is known.
+    /// The best mean time of a round, for one token of output where that is known.
     best: Option<Duration>,
-    window: Window,
-    /// Windows since the best time was measured.
+    round: Round,
+    /// Rounds since the best time was measured.
     age: u32,
     /// While the best time is measured: the number to return to.
     resume: Option<u32>,
@@ -50,7 +50,7 @@ struct Adaptive {
 
 /// Answers to requests that were sent since the number last changed.
 #[derive(Debug)]
-struct Window {
+struct Round {
     since: Instant,
     answers: u32,
     time: Duration,
@@ -59,7 +59,7 @@ struct Window {
     full: bool,
 }
 
-impl Window {
+impl Round {
     fn new(since: Instant) -> Self {
         Self { since, answers: 0, time: Duration::ZERO, tokens: 0, full: false }
     }
@@ -74,7 +74,7 @@ impl Places {
     /// As many as the server can work on, and not more than before.
     #[must_use]
     pub fn adaptive(self, now: Instant) -> Self {
-        let adaptive = Adaptive { limit: 1, doubles: true, best: None, window: Window::new(now), age: 0, resume: None };
+        let adaptive = Adaptive { limit: 1, doubles: true, best: None, round: Round::new(now), age: 0, resume: None };
         Self { adaptive: Some(adaptive), ..self }
     }
 
@@ -91,38 +91,38 @@ impl Places {
     /// So many are under way now.
     pub fn taken(&mut self, in_flight: u32) {
         if let Some(adaptive) = &mut self.adaptive {
-            adaptive.window.full |= in_flight >= adaptive.limit;
+            adaptive.round.full |= in_flight >= adaptive.limit;
         }
     }
 
     /// A request that was sent at `sent` was answered well; `tokens` of output, if that is known.
     pub fn went_well(&mut self, sent: Instant, tokens: Option<u64>, now: Instant) {
         let Some(adaptive) = &mut self.adaptive else { return };
-        let window = &mut adaptive.window;
-        if sent < window.since {
+        let round = &mut adaptive.round;
+        if sent < round.since {
             return;
         }
-        window.answers += 1;
-        window.time += now.saturating_duration_since(sent);
-        window.tokens += tokens.unwrap_or(1).max(1);
-        if window.answers >= adaptive.limit.max(FEWEST) {
+        round.answers += 1;
+        round.time += now.saturating_duration_since(sent);
+        round.tokens += tokens.unwrap_or(1).max(1);
+        if round.answers >= adaptive.limit.max(FEWEST) {
             adaptive.turn(now);
         }
     }
 
     /// A request that was sent at `sent` met a server that has too much to do, or no answer at all.
     pub fn overloaded(&mut self, sent: Instant, now: Instant) {
-        if let Some(adaptive) = self.adaptive.as_mut().filter(|adaptive| sent >= adaptive.window.since) {
+        if let Some(adaptive) = self.adaptive.as_mut().filter(|adaptive| sent >= adaptive.round.since) {
             adaptive.shrink(2);
-            adaptive.window = Window::new(now);
+            adaptive.round = Round::new(now);
         }
     }
 }
 
 impl Adaptive {
     fn turn(&mut self, now: Instant) {
-        let window = std::mem::replace(&mut self.window, Window::new(now));
-        let mean = window.time / u32::try_from(window.tokens).unwrap_or(u32::MAX).max(1);
+        let round = std::mem::replace(&mut self.round, Round::new(now));
+        let mean = round.time / u32::try_from(round.tokens).unwrap_or(u32::MAX).max(1);
         if let Some(limit) = self.resume.take() {
             (self.best, self.limit, self.age) = (Some(mean), limit, 0);
             return;
@@ -136,7 +136,7 @@ impl Adaptive {
         } else if self.age >= MEASURED_EVERY {
             self.resume = Some(self.limit);
             self.limit = (self.limit / QUARTER).max(1);
-        } else if window.full {
+        } else if round.full {
             self.limit = if self.doubles { self.limit.saturating_mul(2) } else { self.limit.saturating_add(1) };
         }
     }

@@ -17,7 +17,7 @@ pub struct Offer {
     pub load: usize,
     /// Whether the provider fails, or failed this request: then the margin does not count.
     pub troubled: bool,
-    /// How strongly the request's affinity draws it there; see [`weight`].
+    /// How strongly the request's affinity draws it there.
     pub weight: u64,
 }
 
@@ -78,7 +78,7 @@ fn best_of(rank: usize, offers: &[Offer], wish: &Wish) -> Option<usize> {
 
 /// How strongly `key` is drawn to the place called `name`. The strongest wins (rendezvous hashing): when a place leaves,
 /// only the keys that were drawn there go elsewhere.
-pub fn weight(key: &str, name: &str) -> u64 {
+pub(crate) fn weight(key: &str, name: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     (key, name).hash(&mut hasher);
     hasher.finish()

@@ -11,7 +11,7 @@ use crate::cost::{Dimension, Limit};
 /// What was told of a lane, so that nothing is told twice. What goes up and down around a threshold is one rise: it is told
 /// again only after it fell clearly below.
 #[derive(Debug, Default)]
-pub struct Watch {
+pub(crate) struct Watch {
     queue_alert: Option<usize>,
     /// The queue was told to be too long.
     long: bool,
@@ -41,12 +41,12 @@ const REST: u64 = 95;
 
 impl Watch {
     /// The queue is too long when more requests wait than `queue_alert`, and short again with half as many.
-    pub fn new(queue_alert: Option<usize>) -> Self {
+    pub(crate) fn new(queue_alert: Option<usize>) -> Self {
         Self { queue_alert, ..Self::default() }
     }
 
     /// So many wait now.
-    pub fn queue(&mut self, waiting: usize) -> Option<Change> {
+    pub(crate) fn queue(&mut self, waiting: usize) -> Option<Change> {
         let most = self.queue_alert?;
         let long = if self.long { waiting > most / 2 } else { waiting > most };
         let changed = std::mem::replace(&mut self.long, long) != long;
@@ -55,13 +55,13 @@ impl Watch {
 
     /// Whether to look at the limits per day or longer: somebody waits, or half a percent more is used than at the last
     /// look. With every request, a look would be a good part of what the scheduler costs.
-    pub fn is_due<T>(&self, machine: &Machine<T>) -> bool {
+    pub(crate) fn is_due<T>(&self, machine: &Machine<T>) -> bool {
         let gates = machine.gates();
         gates.day_steps() != self.steps || (machine.waiting() > 0 && gates.has_day_limit())
     }
 
     /// Looks at those limits, and adds what is to be told.
-    pub fn day_limits<T>(&mut self, machine: &mut Machine<T>, now: Instant, changes: &mut Vec<Change>) {
+    pub(crate) fn day_limits<T>(&mut self, machine: &mut Machine<T>, now: Instant, changes: &mut Vec<Change>) {
         self.steps = machine.gates().day_steps();
         for DayUse { limit, used, blocked } in machine.day_use(now) {
             let percent = u64::try_from(u128::from(used) * 100 / u128::from(limit.amount.max(1))).unwrap_or(u64::MAX);

@@ -391,7 +391,7 @@ mod tests {
     #[test]
     fn the_text_has_a_word_for_each_token_and_slices_join_to_it() {
         let body = br#"{"model":"m","messages":["hi"],"n":2}"#;
-        let ask = Ask::read(Endpoint::Chat, body).unwrap();
+        let ask = Ask::read(Endpoint::Chat, body, None).unwrap();
         for length in [1, 5, 31, 32, 33, 1_000] {
             let answer = Answer { ask: &ask, lengths: &[length, 3], bits: 77, created: 0 };
             let whole: serde_json::Value = serde_json::from_slice(&answer.whole()).unwrap();

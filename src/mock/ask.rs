@@ -60,12 +60,14 @@ struct StreamOptions {
 }
 
 impl Ask {
-    pub(crate) fn read(endpoint: Endpoint, body: &[u8]) -> Result<Self, Problem> {
+    /// Reads a body. A `deployment` is the model, whatever the body says.
+    pub(crate) fn read(endpoint: Endpoint, body: &[u8], deployment: Option<&str>) -> Result<Self, Problem> {
         let body: Body = serde_json::from_slice(body).map_err(|error| match error.classify() {
             Category::Data => refuse::wrong_type(&error),
             Category::Syntax | Category::Eof | Category::Io => refuse::not_json(),
         })?;
-        let model = body.model.filter(|model| !model.is_empty()).ok_or_else(|| refuse::missing("model"))?;
+        let model = deployment.map(str::to_owned).or(body.model).filter(|model| !model.is_empty());
+        let model = model.ok_or_else(|| refuse::missing("model"))?;
         let (weight, name, cap) = match endpoint {
             Endpoint::Chat => (body.messages, "messages", body.max_completion_tokens.or(body.max_tokens)),
             Endpoint::Responses => (body.input, "input", body.max_output_tokens),
@@ -228,7 +230,7 @@ mod tests {
     }
 
     fn chat(body: serde_json::Value) -> Ask {
-        Ask::read(Endpoint::Chat, body.to_string().as_bytes()).unwrap()
+        Ask::read(Endpoint::Chat, body.to_string().as_bytes(), None).unwrap()
     }
 
     #[test]
@@ -243,7 +245,7 @@ mod tests {
             [(vec!["x".repeat(13)], 3), (vec!["x".repeat(34)], 8), (vec!["x".repeat(7), "x".repeat(13)], 5)]
         {
             let body = serde_json::json!({"model": "text-embedding-3-small", "input": inputs}).to_string();
-            let ask = Ask::read(Endpoint::Embeddings, body.as_bytes()).unwrap();
+            let ask = Ask::read(Endpoint::Embeddings, body.as_bytes(), None).unwrap();
             assert_eq!((charged(&ask, &MockConfig::default()), ask.vectors), (charge, inputs.len() as u64));
         }
     }
@@ -252,7 +254,7 @@ mod tests {
     fn the_cap_counts_once_for_each_choice_and_a_prediction_where_there_is_none() {
         let body = |extra: &str| {
             let body = format!(r#"{{"model":"m","messages":[{{"role":"user","content":"12345678"}}]{extra}}}"#);
-            Ask::read(Endpoint::Chat, body.as_bytes()).unwrap()
+            Ask::read(Endpoint::Chat, body.as_bytes(), None).unwrap()
         };
         let sum = MockConfig { predicted_output: 50, ..MockConfig::default() };
         let max = MockConfig { charge: ChargeRule::MaxOfInputAndCap, ..sum.clone() };
@@ -281,7 +283,7 @@ mod tests {
 
     #[test]
     fn bad_bodies_are_refused_with_the_field_that_is_wrong() {
-        let read = |body: &str| Ask::read(Endpoint::Chat, body.as_bytes()).unwrap_err();
+        let read = |body: &str| Ask::read(Endpoint::Chat, body.as_bytes(), None).unwrap_err();
         assert!(read("{").message.starts_with("We could not parse the JSON body"));
         assert_eq!(read(r#"{"model":7}"#).code, Some("invalid_type"));
         assert_eq!(read(r#"{"messages":[]}"#).param, Some("model"));

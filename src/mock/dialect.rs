@@ -1,6 +1,6 @@
 //! Whose words the mock speaks: which limits a provider has, where its API is, how it is shown a key.
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, Uri, header};
 
 use super::book::Which;
 use super::config::MockLimits;
@@ -31,6 +31,14 @@ pub(super) const fn root(dialect: Provider) -> &'static str {
         Provider::Groq | Provider::Azure => "/openai/v1",
         _ => "/v1",
     }
+}
+
+/// The deployment that an address of Azure's SDKs names, and the call to it. Without a version Azure knows no such address.
+pub(super) fn deployment(dialect: Provider, address: &Uri) -> Option<(&str, &str)> {
+    let below = address.path().strip_prefix("/openai/deployments/").filter(|_| dialect == Provider::Azure)?;
+    let versioned = address.query()?.split('&').any(|pair| pair.starts_with("api-version="));
+    let (name, call) = below.split_once('/')?;
+    (versioned && !name.is_empty() && matches!(call, "chat/completions" | "embeddings")).then_some((name, call))
 }
 
 /// The header that names a request; Gemini has none.

@@ -18,7 +18,7 @@
 //! What it does as the real one: charges tokens at admission by a rule ([`ChargeRule`]), refuses with OpenAI's texts
 //! and wait hints, tells its books in the `x-ratelimit-*` headers, settles to the real usage, and streams. Each limit has
 //! its shape ([`MockShapes`]), and limits may change while it runs. It says all this in OpenAI's words or in those of another
-//! provider ([`MockConfig::dialect`]), on the paths of OpenAI's API. What it adds: seeded latency, lengths and [`Faults`],
+//! provider ([`MockConfig::dialect`]), on the paths of OpenAI's API and those of Azure's SDKs. What it adds: seeded latency, lengths and [`Faults`],
 //! every provider's errors by name ([`NamedError`]), a status page at `/status/api/v2/summary.json`, and its own view of
 //! what happened ([`Stats`], also at `GET /stats`).
 //!

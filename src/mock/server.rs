@@ -185,7 +185,12 @@ async fn handle(gate: &Arc<Gate>, request: Request<Incoming>) -> Result<Response
     };
     let path = parts.uri.path();
     let below_root = path.strip_prefix(dialect::root(gate.config.dialect)).filter(|rest| rest.starts_with('/'));
-    let path = &below_root.map_or_else(|| path.to_owned(), |rest| format!("/v1{rest}"));
+    let deployment = dialect::deployment(gate.config.dialect, &parts.uri);
+    let path = &match (deployment, below_root) {
+        (Some((_, call)), _) => format!("/v1/{call}"),
+        (None, Some(rest)) => format!("/v1{rest}"),
+        (None, None) => path.to_owned(),
+    };
     let model = path.strip_prefix("/v1/models/").filter(|name| !name.is_empty());
     let endpoint = match (path.as_str(), &parts.method) {
         ("/v1/chat/completions", &Method::POST) => Endpoint::Chat,
@@ -236,7 +241,7 @@ async fn handle(gate: &Arc<Gate>, request: Request<Incoming>) -> Result<Response
     if let Some(error) = gate.config.error {
         return Ok(gate.named_error(error, began));
     }
-    let ask = match Ask::read(endpoint, &body) {
+    let ask = match Ask::read(endpoint, &body, deployment.map(|(name, _)| name)) {
         Ok(ask) => ask,
         Err(problem) => {
             gate.count_invalid();

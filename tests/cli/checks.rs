@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::world::{Recorder, World, batch, chat};
+use super::world::{Recorder, World, batch, chat, ended};
 
 #[test]
 fn every_kind_of_invalid_line_is_named_with_its_number() {
@@ -43,6 +43,38 @@ fn every_kind_of_invalid_line_is_named_with_its_number() {
         .expect(0)
         .says("12 lines cannot be sent and are skipped");
     assert_eq!((server.seen().len(), &world.report()["rows"]["skipped"]), (1, &json!(12)));
+}
+
+#[test]
+fn a_file_that_is_no_json_lines_at_all_gets_one_hint_of_what_makes_lines_of_it() {
+    let (world, server) = (World::new(), Recorder::ok());
+    let array = serde_json::to_string_pretty(&[chat("a"), chat("b")]).unwrap();
+    let compact = json!([chat("a"), chat("b")]).to_string();
+    let object = serde_json::to_string_pretty(&chat("a")).unwrap().replace('\n', "\r\n");
+    let wide = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>();
+    let text = format!("{}\n{}\n", chat("a"), chat("b"));
+    let (marked, bare) = (wide(&format!("\u{feff}{text}")), wide(&text));
+    let swapped: Vec<_> = marked.chunks(2).flat_map(|pair| [pair[1], pair[0]]).collect();
+    for (text, seen, command) in [
+        (array.as_bytes(), "looks like one JSON array", "jq -c '.[]' 'my file.json'"),
+        (compact.as_bytes(), "looks like one JSON array", "jq -c '.[]' 'my file.json'"),
+        (format!("\u{feff}{array}").as_bytes(), "looks like one JSON array", "jq -c '.[]' 'my file.json'"),
+        (object.as_bytes(), "looks like JSON over several lines", "jq -c . 'my file.json'"),
+        (&marked, "is no UTF-8 but UTF-16", "iconv -f UTF-16 -t UTF-8 'my file.json'"),
+        (&swapped, "is no UTF-8 but UTF-16", "iconv -f UTF-16 -t UTF-8 'my file.json'"),
+        (&bare, "is no UTF-8 but UTF-16", "iconv -f UTF-16 -t UTF-8 'my file.json'"),
+    ] {
+        world.write("my file.json", text);
+        let mut command_line = world.tollgate(&format!("run {}", server.at()));
+        command_line.arg("my file.json");
+        let ended = ended(command_line).expect(2).says(&format!("my file.json {seen}")).says(command);
+        assert!(!ended.err.contains("line 1"), "one hint is enough: {}", ended.err);
+    }
+    let mut piped = world.tollgate(&format!("run - {}", server.at()));
+    piped.stdin(std::fs::File::open(world.path("my file.json")).unwrap());
+    ended(piped).expect(2).says("standard input is no UTF-8 but UTF-16");
+    assert!(server.seen().is_empty(), "nothing was sent");
+    assert_eq!(world.files(), ["my file.json"], "nothing was left behind");
 }
 
 #[test]

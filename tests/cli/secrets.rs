@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::world::{Ended, Recorder, World, ended};
+use super::world::{Ended, Recorder, Seen, World, ended};
 
 const CANARY: &str = "sk-canary-0123456789abcdef";
 
@@ -74,4 +74,43 @@ fn the_address_comes_from_the_environment_where_nothing_else_is_said() {
     let mut command = world.tollgate("run in.jsonl -o other.jsonl");
     command.env("OPENAI_BASE_URL", "localhost:1234");
     ended(command).expect(2).says("OPENAI_BASE_URL");
+}
+
+#[test]
+fn openai_is_told_the_organisation_and_project_of_the_environment() {
+    let (world, server) = (World::new(), Recorder::ok());
+    world.requests("in.jsonl", 0..1);
+    world.write("tollgate.toml", "[[account]]\norganization = \"org-file\"\n");
+    let (url, told) = (server.url(), |seen: &Seen| {
+        let headers = seen.headers.to_lowercase();
+        let value = |name| Some(headers.split(name).nth(1)?.lines().next()?.to_owned());
+        (value("openai-organization: "), value("openai-project: "))
+    });
+    let of = |organization: &str| (Some(organization.to_owned()), Some("proj_env".to_owned()));
+    let doctor = format!("doctor --timeout 30 --model gpt-4o --probe --status-url {url}/status.json");
+    for (args, calls, expected) in [
+        ("run in.jsonl -o 1.jsonl --provider openai", 1, of("org-env")),
+        ("run in.jsonl -o 2.jsonl --config tollgate.toml", 1, of("org-file")),
+        ("run in.jsonl -o 3.jsonl --provider groq --api-key-env OPENAI_API_KEY", 1, (None, None)),
+        // Another server is none of OpenAI's.
+        ("run in.jsonl -o 4.jsonl", 1, (None, None)),
+        ("limits --model gpt-4o --probe --provider openai", 1, of("org-env")),
+        (&format!("{doctor} --provider openai"), 2, of("org-env")),
+    ] {
+        let before = server.seen().len();
+        let mut command = world.tollgate(&format!("{args} --base-url {url}"));
+        command.envs([("OPENAI_API_KEY", CANARY), ("OPENAI_ORG_ID", " org-env\n"), ("OPENAI_PROJECT_ID", "proj_env")]);
+        let ended = ended(command);
+        let seen = server.seen().split_off(before);
+        let (status, api): (Vec<_>, Vec<_>) = seen.iter().partition(|seen| seen.path.contains("status"));
+        assert_eq!(api.len(), calls, "{args}: {ended:?}");
+        api.iter().for_each(|seen| assert_eq!(told(seen), expected, "{args}"));
+        status.iter().for_each(|seen| assert_eq!(told(seen), (None, None), "{args}"));
+    }
+    for args in ["run in.jsonl -o 5.jsonl", "doctor", "limits --model gpt-4o --probe"] {
+        let mut command = world.tollgate(&format!("{args} --provider openai --base-url {url}"));
+        command.envs([("OPENAI_API_KEY", CANARY), ("OPENAI_PROJECT_ID", "proj\n1")]);
+        let ended = ended(command).expect(2);
+        assert!((ended.out + &ended.err).contains("OPENAI_PROJECT_ID holds characters"), "{args}");
+    }
 }

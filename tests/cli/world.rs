@@ -52,7 +52,7 @@ impl World {
     pub(crate) fn tollgate(&self, args: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
         command.current_dir(self.0.path()).args(args.split_whitespace()).stdin(Stdio::null());
-        for variable in ["OPENAI_API_KEY", "OPENAI_BASE_URL", "GROQ_API_KEY"] {
+        for variable in ["OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "GROQ_API_KEY"] {
             command.env_remove(variable);
         }
         command

@@ -141,6 +141,38 @@ async fn a_response_is_read_for_its_caller_and_comes_back_whole() {
 }
 
 #[tokio::test]
+async fn calls_name_their_accounts_organisation_and_project_and_no_others() {
+    let accounts = r#"
+        [[account]]
+        base_url = "http://127.0.0.1:9"
+        organization = " org-1\n"
+        project = "proj_2"
+        [[account]]
+        name = "other"
+        organization = ""
+        base_url = "http://127.0.0.1:9"
+    "#;
+    let scheduler = Scheduler::from_config(tollgate::Config::from_toml(accounts).unwrap()).unwrap();
+    for (account, organization, project) in [("openai", Some("org-1"), Some("proj_2")), ("other", None, None)] {
+        let call = |attempt| std::future::ready(scheduler.post(&attempt, "/chat/completions", "").build());
+        let built = scheduler.submit(Request::chat(&chat()).account(account), call).await.unwrap();
+        let sent = |name| built.headers().get(name).map(|value| value.to_str().unwrap());
+        assert_eq!((sent("OpenAI-Organization"), sent("OpenAI-Project")), (organization, project), "{account}");
+    }
+}
+
+#[test]
+fn an_organisation_that_no_header_can_carry_is_refused_by_its_name() {
+    for (account, field) in [
+        (Account::openai().organization("org-1\norg-2"), "organization"),
+        (Account::openai().organization("org-1").project("a\u{7f}b"), "project"),
+    ] {
+        let error = Scheduler::builder().account(account).build().unwrap_err().to_string();
+        assert!(error.contains(&format!("account openai: `{field}` holds characters")), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn an_error_response_is_retried_and_in_the_end_comes_back_as_it_is() {
     let faults = Faults { error_500: 1.0, ..Faults::default() };
     let provider = mock(MockConfig { faults, ..MockConfig::default() }).await;

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Value, json};
 use tollgate::mock::{Faults, Mock, MockConfig, MockLimits};
 use tollgate::providers::{Observation, classify, observe};
-use tollgate::{Class, Dimension, Failure, Limit, Provider, Secret};
+use tollgate::{Account, Class, Dimension, Failure, Limit, Provider, Scheduler, Secret};
 
 const KEY: &str = "key-canary-0123456789abcdef";
 const DIALECTS: [Provider; 6] =
@@ -175,4 +175,43 @@ async fn other_errors_are_each_providers_own() {
         let large = World::new(dialect, limits("TPM", 100), Faults::default()).await.ask(KEY, 4, 500).await;
         assert_eq!((large.status, large.failure.class), (status, Class::TooLarge), "{dialect}");
     }
+}
+
+#[tokio::test]
+async fn a_deployment_of_azures_is_called_by_the_address_that_its_sdks_use() {
+    let config = MockConfig {
+        dialect: Provider::Azure,
+        keys: Some(vec![KEY.into()]),
+        models: [("mine".to_owned(), limits("TPM", 500))].into(),
+        ..MockConfig::default()
+    };
+    let mock = Mock::start(config).await.unwrap();
+    let address = format!("http://{}/openai/deployments/mine?api-version=2024-10-21", mock.address());
+    let account = Account::new(Provider::Azure).key(KEY).base_url(&address);
+    let scheduler = Scheduler::builder().account(account).build().unwrap();
+    let chat = json!({"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 9});
+    let reply = scheduler.chat(&chat).await.unwrap();
+    assert_eq!(reply.json().unwrap()["model"], "mine");
+    let lane = scheduler.lane_of("gpt-4o").status;
+    assert!(lane.gates.iter().any(|gate| gate.limit == Limit::tpm(500)), "its limit is the deployment's: {lane:?}");
+    scheduler.embeddings(&json!({"model": "m", "input": "Hello"})).await.unwrap();
+
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let post = |url: String, key: &str, body: &Value| {
+        let request = http.post(url).header("api-key", key).body(body.to_string());
+        async move { request.send().await.unwrap().status().as_u16() }
+    };
+    let (calls, version) = address.split_once('?').unwrap();
+    let nameless = json!({"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 9});
+    for (path, key, status) in [
+        (format!("/chat/completions?{version}"), KEY, 200),
+        (format!("/chat/completions?{version}"), "wrong", 401),
+        ("/chat/completions".to_owned(), KEY, 404),
+        (format!("/elsewhere?{version}"), KEY, 404),
+    ] {
+        assert_eq!(post(format!("{calls}{path}"), key, &nameless).await, status, "{path}");
+    }
+    let another = Mock::start(MockConfig::default()).await.unwrap();
+    let path = format!("http://{}/openai/deployments/mine/chat/completions?{version}", another.address());
+    assert_eq!(post(path, KEY, &chat).await, 404, "OpenAI has no deployments");
 }

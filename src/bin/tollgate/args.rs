@@ -134,7 +134,8 @@ pub(crate) struct ApiArgs {
     #[arg(long, value_name = "URL")]
     pub(crate) base_url: Option<String>,
 
-    /// The environment variable that holds the API key [default: OPENAI_API_KEY, or the provider's]
+    /// The environment variable that holds the API key [default: OPENAI_API_KEY, or the provider's]. OpenAI is also told the
+    /// organisation and project of OPENAI_ORG_ID and OPENAI_PROJECT_ID, if they are set
     #[arg(long, value_name = "VARIABLE")]
     pub(crate) api_key_env: Option<String>,
 }

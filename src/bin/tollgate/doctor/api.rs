@@ -25,8 +25,7 @@ const HARMFUL: SignedDuration = SignedDuration::from_secs(60);
 
 /// Asks for the list of models, which costs nothing anywhere, and if told to for the smallest possible answer.
 pub(super) async fn check(subject: &Subject, client: &Client, probe: bool, deadline: Instant) -> Vec<Finding> {
-    let auth = subject.provider.auth_headers(subject.key.as_ref());
-    let listed = send(client.get(subject.url("/models")).headers(auth), deadline).await;
+    let listed = send(client.get(subject.url("/models")).headers(subject.headers()), deadline).await;
     let answer = match listed {
         Ok(answer) => answer,
         Err(silence) => {
@@ -188,8 +187,7 @@ fn shared_start(one: &str, other: &str) -> usize {
 /// The smallest chat request.
 async fn probe(subject: &Subject, client: &Client, deadline: Instant) -> Result<Answer, Silence> {
     let (path, body) = smallest(subject.provider, subject.model.as_deref().unwrap_or_default());
-    let auth = subject.provider.auth_headers(subject.key.as_ref());
-    let request = client.post(subject.url(path)).headers(auth).header(CONTENT_TYPE, "application/json");
+    let request = client.post(subject.url(path)).headers(subject.headers()).header(CONTENT_TYPE, "application/json");
     send(request.body(body.to_string()), deadline).await
 }
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tollgate::providers::{Observation, Provider, observe};
 
 use crate::clock;
-use crate::run::is_loopback;
+use crate::target::is_loopback;
 
 /// The most that is read of an answer; lists of models take some 100 KB.
 const LARGEST: usize = 4 << 20;

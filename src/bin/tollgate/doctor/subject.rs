@@ -1,14 +1,14 @@
 //! Who is examined: the account, its address, its key and its limits, as far as they can be found out here.
 
 use reqwest::Url;
+use reqwest::header::HeaderMap;
 use tollgate::engine::Source;
 use tollgate::{Config, Limit, Provider, Scheduler, Secret, Tier};
 
 use super::args::DoctorArgs;
 use super::finding::Finding;
 use super::verdict::Verdict;
-use crate::run::is_loopback;
-use crate::target::{address, key};
+use crate::target::{address, is_loopback, key};
 
 /// What the checks need to know.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub(super) struct Subject {
     /// The key, and where it comes from.
     pub(super) key: Option<Secret>,
     pub(super) key_from: String,
+    /// What the account sends besides.
+    pub(super) headers: HeaderMap,
     pub(super) model: Option<String>,
     /// The limits that the scheduler would hold to.
     pub(super) limits: Vec<(Limit, Source)>,
@@ -38,11 +40,12 @@ impl Subject {
         }
         config.accounts.truncate(1);
         let account = &mut config.accounts[0];
-        let (base, base_from) =
-            address(account, args.api.provider, args.api.base_url.as_deref(), args.api.config.is_some())
-                .map_err(wrong)?;
+        let (base, base_from) = address(account, &args.api).map_err(wrong)?;
         let (key, key_from) = key(account, args.api.api_key_env.as_deref());
         account.keys.clear();
+        let headers = account.headers();
+        let whose = [("organisation", &account.organization), ("project", &account.project)].into_iter();
+        let whose: String = whose.filter_map(|(word, id)| Some(format!("{word} {}, ", id.as_ref()?))).collect();
         if let Some(tier) = &args.tier {
             account.tier = Some(tier.parse::<u32>().map_or_else(|_| Tier::from(tier.as_str()), Tier::from));
         }
@@ -53,11 +56,11 @@ impl Subject {
         let limits: Vec<_> = gates.into_iter().map(|gate| (gate.limit, gate.source)).collect();
         let told = limits.iter().map(|(limit, _)| limit.to_string()).collect::<Vec<_>>();
         let seen = format!(
-            "{provider} at {} ({base_from}), limits {}",
+            "{provider} at {} ({base_from}), {whose}limits {}",
             base.host_str().unwrap_or_default(),
             if told.is_empty() { "none".to_owned() } else { told.join(", ") },
         );
-        let subject = Self { provider, base, key, key_from, model: args.model.clone(), limits };
+        let subject = Self { provider, base, key, key_from, headers, model: args.model.clone(), limits };
         Ok((subject, Finding::ok("configuration", seen)))
     }
 
@@ -70,6 +73,13 @@ impl Subject {
 
     pub(super) fn host(&self) -> &str {
         self.base.host_str().unwrap_or_default()
+    }
+
+    /// What a call brings along: the key, and whose it is.
+    pub(super) fn headers(&self) -> HeaderMap {
+        let mut headers = self.provider.auth_headers(self.key.as_ref());
+        headers.extend(self.headers.clone());
+        headers
     }
 
     /// The client sends nothing to this machine through a proxy.

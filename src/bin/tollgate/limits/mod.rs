@@ -11,8 +11,8 @@ use tollgate::{Account, Config, Key, Learned, Limits, Scheduler, Secret, provide
 use self::ask::Answer;
 use self::overview::Overview;
 use crate::args::shapes_over;
-use crate::run::{NO_SECRET, is_loopback};
-use crate::target::{address, key};
+use crate::run::NO_SECRET;
+use crate::target::{address, is_loopback, key};
 use crate::{Exit, show};
 
 pub(crate) use self::args::LimitsArgs;
@@ -62,11 +62,11 @@ fn settings(args: &LimitsArgs) -> Result<(Config, Option<Secret>)> {
     let Some(account) = config.accounts.first_mut() else {
         bail!("the configuration has no account; add an [[account]]");
     };
-    match address(account, args.api.provider, args.api.base_url.as_deref(), args.api.config.is_some()) {
-        Ok((url, _)) => account.base_url = Some(url.to_string()),
-        Err(problem) if args.probe || args.api.base_url.is_some() => bail!(problem),
-        // Nobody is called.
-        Err(_) => {}
+    // Without a probe nobody is called.
+    if let Err(problem) = address(account, &args.api)
+        && (args.probe || args.api.base_url.is_some())
+    {
+        bail!(problem);
     }
     if let Some(tier) = &args.tier {
         account.tier = Some(tier.parse::<u32>().map_or_else(|_| tier.as_str().into(), Into::into));

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use anyhow::{Context, Result};
 use tollgate::{Limit, Request, Scheduler};
 
-use super::input::Input;
+use super::input::{Input, Instead};
 use super::output::Known;
 use super::row::{Id, Line, Problem, Shape, id_of};
 use crate::args::Uncertain;
@@ -51,6 +51,8 @@ pub(crate) struct Checked {
     pub(crate) invalid: u64,
     /// The first of those, as they are shown.
     pub(crate) problems: Vec<String>,
+    /// What the file seems to be.
+    pub(crate) instead: Option<Instead>,
 }
 
 /// How rows are checked.
@@ -75,6 +77,9 @@ impl Check<'_> {
         while let Some(found) = lines.next().with_context(cannot)? {
             if self.stop.level() > Level::Go {
                 return Ok(None);
+            }
+            if found.number == 1 {
+                checked.instead = Instead::of(found.bytes);
             }
             let line = Line::read(found.bytes, self.shape).and_then(|line| {
                 let Some(line) = line else { return Ok(None) };

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tempfile::NamedTempFile;
 
 use super::settings::From;
+use crate::show;
 
 const BUFFER: usize = 256 * 1024;
 
@@ -71,6 +72,44 @@ pub(crate) struct Lines {
     line: Vec<u8>,
     number: u64,
     next: u64,
+}
+
+/// What a file may be instead of one JSON object a line, told by its first line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Instead {
+    /// One array of them.
+    Array,
+    /// An object over several lines.
+    Spread,
+    /// What some editors and shells write on Windows.
+    Utf16,
+}
+
+impl Instead {
+    pub(crate) fn of(first: &[u8]) -> Option<Self> {
+        match first.trim_ascii_start() {
+            // The byte order mark, either way round; or letters without one.
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, _, ..] | [_, 0, ..] => Some(Self::Utf16),
+            [b'[', ..] => Some(Self::Array),
+            [b'{'] => Some(Self::Spread),
+            _ => None,
+        }
+    }
+
+    /// What it looks like, and what makes lines of it. `file` is as it was typed; `None` is standard input.
+    pub(crate) fn hint(self, file: Option<&Path>) -> String {
+        let (name, word) = match file {
+            Some(file) => (file.display().to_string(), format!(" {}", show::quoted(&file.to_string_lossy()))),
+            None => ("standard input".to_owned(), String::new()),
+        };
+        let (seen, command) = match self {
+            Self::Array => ("looks like one JSON array", "jq -c '.[]'"),
+            Self::Spread => ("looks like JSON over several lines", "jq -c ."),
+            Self::Utf16 => ("is no UTF-8 but UTF-16", "iconv -f UTF-16 -t UTF-8"),
+        };
+        let makes = if self == Self::Utf16 { "makes UTF-8 of it" } else { "makes one line of each request" };
+        format!("{name} {seen}, so nothing was sent; expected one JSON object a line\n  {command}{word}  {makes}")
+    }
 }
 
 /// A line and where it is.

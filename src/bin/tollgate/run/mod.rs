@@ -40,8 +40,8 @@ use self::metrics::Metrics;
 use self::output::{Output, Writer};
 use self::report::{Report, ReportFile};
 use self::result::Mask;
+pub(crate) use self::settings::NO_SECRET;
 use self::settings::{MockSettings, Settings, Talk, checker, with_address};
-pub(crate) use self::settings::{NO_SECRET, is_loopback, provider_at};
 use self::tally::Tally;
 use self::work::Job;
 use crate::Exit;
@@ -77,7 +77,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<Exit> {
         Ok(Some(checked)) if checked.problems.is_empty() || settings.skip_invalid => checked,
         Ok(Some(checked)) => {
             output.untouched();
-            bail!(problems(&checked));
+            bail!(problems(&checked, &settings.from));
         }
         Ok(None) => {
             output.untouched();
@@ -260,7 +260,10 @@ async fn tell_of_stop(job: Arc<Job>) {
     }
 }
 
-fn problems(checked: &Checked) -> String {
+fn problems(checked: &Checked, from: &settings::From) -> String {
+    if let Some(instead) = checked.instead {
+        return instead.hint(from.file());
+    }
     let shown = checked.problems.join("\n  ");
     let more = checked.invalid - checked.problems.len() as u64;
     let more = if more > 0 { format!("\n  … and {} more", show::count(more)) } else { String::new() };

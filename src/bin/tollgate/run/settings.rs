@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use tollgate::mock::{Latency, MockConfig};
 use tollgate::{Account, Config, Key, Limits, Provider, Secret, Tier, WatchConfig, WebhookConfig};
 
@@ -14,6 +14,7 @@ use crate::args::{
 };
 use crate::mock::{rule, stamp};
 use crate::show;
+use crate::target::{address, is_loopback};
 
 /// RPM and TPM of `--mock` where nothing else is said: the shipped example takes a few seconds with them, and is held by them.
 const DEMONSTRATION: (u64, u64) = (3_000, 600_000);
@@ -39,6 +40,15 @@ const WEBHOOK_SECRET: &str = "TOLLGATE_WEBHOOK_SECRET";
 pub(crate) enum From {
     Stdin,
     File(PathBuf),
+}
+
+impl From {
+    pub(crate) fn file(&self) -> Option<&Path> {
+        match self {
+            From::Stdin => None,
+            From::File(path) => Some(path),
+        }
+    }
 }
 
 /// Where the results go.
@@ -210,9 +220,10 @@ fn config(target: &TargetArgs, limits: &LimitArgs, from: &From) -> Result<(Confi
     let Some(account) = config.accounts.first_mut() else {
         bail!("the configuration has no account; add an [[account]]");
     };
-    account.provider = target.api.provider.unwrap_or(account.provider);
-    if !target.mock {
-        set_address(account, target)?;
+    if target.mock {
+        account.provider = target.api.provider.unwrap_or(account.provider);
+    } else {
+        address(account, &target.api).map_err(Error::msg)?;
     }
     set_limits(account, target, limits);
     let secrets = if target.mock {
@@ -288,44 +299,6 @@ fn set_limits(account: &mut Account, target: &TargetArgs, limits: &LimitArgs) {
     }
 }
 
-fn set_address(account: &mut Account, target: &TargetArgs) -> Result<()> {
-    if let Some(url) = &target.api.base_url {
-        account.base_url = Some(url.clone());
-    }
-    if account.base_url.is_none() && account.provider == Provider::Openai {
-        account.base_url = std::env::var("OPENAI_BASE_URL").ok().filter(|url| !url.trim().is_empty());
-    }
-    if let Some(url) =
-        account.base_url.as_deref().filter(|_| target.api.provider.is_none() && target.api.config.is_none())
-    {
-        account.provider = provider_at(url);
-    }
-    match account.base_url.as_deref().or(account.provider.default_base_url()) {
-        None => bail!("{} has no address of its own; give yours by --base-url", account.provider),
-        Some(url) => {
-            let parsed = reqwest::Url::parse(url.trim());
-            if !parsed.is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
-                bail!(
-                    "the base URL is not an address such as https://api.openai.com/v1; check --base-url or OPENAI_BASE_URL"
-                );
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Whose API that is: a provider's own host, or a server of which nothing is known but that it speaks OpenAI's API.
-pub(crate) fn provider_at(url: &str) -> Provider {
-    let host = |url: &str| reqwest::Url::parse(url.trim()).ok().and_then(|url| url.host_str().map(str::to_owned));
-    // Every resource of Azure has a name of its own below one of these.
-    const AZURE: [&str; 3] = [".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com"];
-    if host(url).is_some_and(|host| AZURE.iter().any(|azure| host.ends_with(azure))) {
-        return Provider::Azure;
-    }
-    let known = |provider: &Provider| provider.default_base_url().is_some_and(|own| host(own) == host(url));
-    Provider::ALL.into_iter().find(known).unwrap_or(Provider::Compatible)
-}
-
 /// Puts the keys themselves into the account, and returns them.
 fn set_keys(account: &mut Account, target: &TargetArgs, from: &From) -> Result<Vec<Secret>> {
     let mut secrets = Vec::new();
@@ -367,21 +340,13 @@ fn from_env(variable: &str) -> Result<Option<Secret>> {
 }
 
 fn no_key(variable: &str, from: &From) -> String {
-    let file = match from {
-        From::Stdin => "-".to_owned(),
-        From::File(path) => show::quoted(&path.to_string_lossy()),
-    };
+    let file = from.file().map_or("-".to_owned(), |path| show::quoted(&path.to_string_lossy()));
     format!(
         "there is no API key: the environment variable {variable} is not set\n  \
          set it:             export {variable}=…\n  \
          or name another:    --api-key-env VARIABLE\n  \
          or try it without:  tollgate run {file} --mock"
     )
-}
-
-pub(crate) fn is_loopback(url: &str) -> bool {
-    let host = reqwest::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned));
-    host.is_some_and(|host| host == "localhost" || host == "[::1]" || host.starts_with("127."))
 }
 
 /// How many requests may be under way, given the file descriptors that there are: each connection takes one, and with
@@ -422,20 +387,6 @@ pub(crate) fn checker(config: &Config) -> Result<tollgate::Scheduler> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_address_tells_whose_it_is() {
-        for (url, provider) in [
-            ("https://api.openai.com/v1", Provider::Openai),
-            ("https://api.groq.com/openai/v1", Provider::Groq),
-            ("https://mine.openai.azure.com/openai/v1", Provider::Azure),
-            ("https://mine.services.ai.azure.com/openai/v1", Provider::Azure),
-            ("https://openai.azure.com.example.org/v1", Provider::Compatible),
-            ("http://127.0.0.1:8080/v1", Provider::Compatible),
-        ] {
-            assert_eq!(provider_at(url), provider, "{url}");
-        }
-    }
 
     #[test]
     fn results_lie_beside_the_input() {
