@@ -82,7 +82,8 @@ impl Learned {
         serde_json::from_slice(&text).map_err(|source| LearnedError::Content { file: file.to_owned(), source })
     }
 
-    /// Writes it as JSON, beside the file first, so that a crash leaves the old one.
+    /// Writes it as JSON, beside the file first, so that a crash leaves the old one. A link stays one, and what is no file,
+    /// such as a pipe, is written to.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -90,9 +91,13 @@ impl Learned {
         let file = file.as_ref();
         let failed = |source| LearnedError::File { file: file.to_owned(), source };
         let text = serde_json::to_vec_pretty(self).map_err(|error| failed(error.into()))?;
-        let mut beside = file.as_os_str().to_owned();
+        if file.metadata().is_ok_and(|there| !there.is_file()) {
+            return std::fs::write(file, text).map_err(failed);
+        }
+        let place = file.canonicalize().unwrap_or_else(|_| file.to_owned());
+        let mut beside = place.clone().into_os_string();
         beside.push(".new");
-        std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, file)).map_err(failed)
+        std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, &place)).map_err(failed)
     }
 
     pub(crate) fn of(snapshot: &Snapshot) -> Self {
@@ -151,6 +156,14 @@ mod tests {
         let learned = Learned { accounts: BTreeMap::from([("openai".to_owned(), pools)]) };
         learned.save(&file).unwrap();
         assert_eq!(Learned::load(&file).unwrap(), learned);
+        #[cfg(unix)]
+        {
+            let link = folder.path().join("link.json");
+            std::os::unix::fs::symlink(&file, &link).unwrap();
+            Learned::default().save(&link).unwrap();
+            assert_eq!(Learned::load(&file).unwrap(), Learned::default(), "what the link leads to");
+            assert!(link.is_symlink());
+        }
         std::fs::write(&file, "{\"accounts\": [1]}").unwrap();
         assert!(Learned::load(&file).unwrap_err().to_string().contains("learned.json:1:"));
         std::fs::write(&file, "{\"model\": \"gpt-4o\"}").unwrap();

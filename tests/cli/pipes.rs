@@ -1,7 +1,9 @@
 //! Standard input and standard output.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
 
 use super::world::{Recorder, Server, World, chat, results};
 
@@ -46,4 +48,25 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
     let ended = running.wait().expect(0);
     assert!(!ended.err.contains("roken pipe"), "{}", ended.err);
     assert!(server.stats().requests < 3_000);
+}
+
+#[test]
+fn a_report_takes_the_place_of_no_pipe_device_or_link() {
+    let (world, server) = (World::new(), Recorder::ok());
+    world.requests("in.jsonl", 0..3);
+    let (pipe, link) = (world.path("pipe"), world.path("link.json"));
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    std::os::unix::fs::symlink("report.json", &link).unwrap();
+    world.write("report.json", "");
+    let reader = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || std::fs::read_to_string(pipe).unwrap()
+    });
+    world.run(&format!("run in.jsonl --report pipe {}", server.at())).expect(0);
+    let told: Value = serde_json::from_str(&reader.join().unwrap()).unwrap();
+    assert_eq!(told["rows"]["succeeded"], 3);
+    assert!(!pipe.is_file(), "still a pipe");
+    world.run(&format!("run in.jsonl --report link.json {}", server.at())).expect(0);
+    assert_eq!(world.report()["rows"]["total"], 3);
+    assert!(link.is_symlink());
 }

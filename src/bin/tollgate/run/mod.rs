@@ -14,6 +14,7 @@ mod metrics;
 mod output;
 mod progress;
 mod report;
+mod report_file;
 mod result;
 mod row;
 mod settings;
@@ -21,7 +22,6 @@ mod tally;
 mod work;
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -38,7 +38,8 @@ use self::input::Input;
 use self::memory::Memory;
 use self::metrics::Metrics;
 use self::output::{Output, Writer};
-use self::report::{Report, ReportFile};
+use self::report::Report;
+use self::report_file::ReportFile;
 use self::result::Mask;
 pub(crate) use self::settings::NO_SECRET;
 use self::settings::{MockSettings, Settings, Talk, checker, with_address};
@@ -61,8 +62,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<Exit> {
     let settings = Settings::new(args)?;
     let stop = Stop::new();
     stop.listen().context("cannot listen for signals")?;
-    let report = settings.report.as_ref().map(|path| anyhow::Ok((path.clone(), ReportFile::open(path)?)));
-    let report: Option<(PathBuf, ReportFile)> = report.transpose()?;
+    let report = settings.report.as_deref().map(ReportFile::open).transpose()?;
     let metrics = match settings.metrics {
         Some(address) => Some(Metrics::listen(address).await?),
         None => None,
@@ -150,7 +150,7 @@ async fn finish(
     input: Input,
     mut checked: Checked,
     mock: Option<Mock>,
-    report: Option<(PathBuf, ReportFile)>,
+    report: Option<ReportFile>,
 ) -> Result<Exit> {
     let queues = std::mem::take(&mut checked.queues);
     let writer = job.output.writer(&job.stop).context("cannot start to write")?;
@@ -188,8 +188,8 @@ async fn finish(
             journal.remove();
         }
     }
-    if let Some((path, file)) = report {
-        file.write(&path, &figures)?;
+    if let Some(report) = report {
+        report.write(&figures)?;
     }
     worked?;
     match written {

@@ -1,14 +1,10 @@
 //! The figures of a run: one struct for the table that people read and the JSON that programs read.
 
-use std::io::Write;
-use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
-use tempfile::NamedTempFile;
 use tollgate::engine::Predictions;
 use tollgate::mock::Stats;
 use tollgate::{CacheStats, EndpointSnapshot, LaneSnapshot, Snapshot};
@@ -277,35 +273,4 @@ impl Report {
 
 fn time(seconds: f64) -> String {
     Duration::try_from_secs_f64(seconds).map_or_else(|_| "?".to_owned(), show::time)
-}
-
-/// A report that is sure to find its place when it is finished.
-#[derive(Debug)]
-pub(crate) struct ReportFile(NamedTempFile);
-
-impl ReportFile {
-    pub(crate) fn open(path: &Path) -> Result<Self> {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        if path.is_dir() {
-            anyhow::bail!("cannot write the report {}: it is a folder", path.display());
-        }
-        let file = NamedTempFile::new_in(folder);
-        Ok(Self(file.with_context(|| format!("cannot write the report {}", path.display()))?))
-    }
-
-    pub(crate) fn write(mut self, path: &Path, report: &Report) -> Result<()> {
-        let cannot = || format!("cannot write the report {}", path.display());
-        let mut text = serde_json::to_string_pretty(report).with_context(cannot)?;
-        text.push('\n');
-        self.0.write_all(text.as_bytes()).with_context(cannot)?;
-        // Temporary files are for their owner alone; a report is a file like any other.
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            let mode = std::fs::metadata(path).map_or(0o644, |there| there.permissions().mode());
-            self.0.as_file().set_permissions(PermissionsExt::from_mode(mode)).with_context(cannot)?;
-        }
-        self.0.persist(path).with_context(cannot)?;
-        Ok(())
-    }
 }
