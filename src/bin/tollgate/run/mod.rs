@@ -199,7 +199,11 @@ async fn finish(
     if let Some(error) = journal.and_then(|journal| journal.broken()) {
         return Err(error);
     }
-    job.console.say(&figures.tables());
+    if figures.was_complete() {
+        job.console.say("nothing is left to do; another -o does them all anew");
+    } else {
+        job.console.say(&figures.tables());
+    }
     failures::lines(figures.reasons()).iter().for_each(|line| job.console.say(line));
     Ok(conclude(&job, settings, &figures))
 }

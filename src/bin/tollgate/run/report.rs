@@ -181,6 +181,11 @@ impl Report {
         self.rows.left
     }
 
+    /// Whether every row had its result before.
+    pub(crate) fn was_complete(&self) -> bool {
+        self.rows.total > 0 && self.rows.done_before == self.rows.total
+    }
+
     /// What people read.
     pub(crate) fn tables(&self) -> String {
         let Rows { total, done_before, failed_before: _, succeeded, failed, skipped, uncertain, left } = self.rows;
