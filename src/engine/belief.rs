@@ -235,12 +235,13 @@ impl Belief {
         })
     }
 
-    /// The rules by which the whole limit may be charged. Its slices are charged alike, and show nothing themselves.
+    /// The rules by which the whole limit may be charged, if it is kept besides its slices. These are charged alike, and
+    /// show nothing themselves.
     fn rules_of_the_whole(&self) -> Option<Rules> {
         if self.hypotheses.len() == 1 {
             return None;
         }
-        let whole = self.hypotheses.iter().filter(|hypothesis| length_of(&hypothesis.shape).is_none());
+        let whole = self.living().filter(|hypothesis| length_of(&hypothesis.shape).is_none());
         whole.map(|hypothesis| hypothesis.alive).reduce(Rules::or)
     }
 
@@ -642,4 +643,52 @@ fn length_of(shape: &Shape) -> Option<Duration> {
 /// A margin near the window's length would starve it: at most 1/22 of it, which costs less than 5 %.
 fn margin_for(margin: Duration, length: Duration) -> Duration {
     margin.min(length / 22)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: Amounts = Amounts::all(1);
+
+    fn belief(shape: Option<Shape>, now: Instant) -> Belief {
+        let rules = Rules::of(&[Rule::LargerPlusCap]);
+        Belief::new(Limit::rpm(600), shape, rules, Duration::ZERO, now, SystemTime::UNIX_EPOCH)
+    }
+
+    /// How many may go at once.
+    fn burst(belief: &mut Belief, now: Instant) -> usize {
+        let mut went = 0;
+        while went < 1_000 && belief.fits(&ONE, now) {
+            belief.charge(&ONE, now);
+            went += 1;
+        }
+        went
+    }
+
+    #[test]
+    fn a_slice_that_is_left_alone_is_kept() {
+        let now = Instant::now();
+        let slice = Shape::Slice(SECOND * 10);
+        let rules = Rules::of(&[Rule::LargerPlusCap]);
+        let mut known = belief(None, now);
+        known.recall(&[slice], &[], rules, now, SystemTime::UNIX_EPOCH);
+        assert_eq!((burst(&mut known, now), known.shapes()), (100, vec![slice]), "as it was learned");
+
+        let mut configured = belief(Some(slice), now);
+        for _ in 0..2 {
+            configured.refused(&ONE, None, true, SECOND * 5, now, SystemTime::UNIX_EPOCH);
+        }
+        assert!(configured.shapes().len() > 1, "something else may be true");
+        for nth in 1..=40 {
+            // The end of a slice, while next to nothing of a minute is used, and then not its own.
+            let (sent, reset) = (now + SECOND * 3 * nth, SECOND * (10 - (3 * nth) % 10));
+            let sight =
+                Sight { used: 1, noise: 2, reset: Some(reset), between: (sent, sent), earliest: sent, latest: sent };
+            configured.charge(&ONE, sent);
+            configured.learn(&sight, &Doubtful::default(), &[]);
+        }
+        assert_eq!(configured.shapes(), [slice]);
+        assert_eq!(burst(&mut configured, now + MINUTE * 4), 100);
+    }
 }

@@ -165,15 +165,21 @@ impl Bucket {
         self.set_tat(self.tat().max(self.clock_up(at).saturating_add(free)));
     }
 
-    /// A bucket of another size; what is missing from this one is missing from it.
+    /// A bucket of another size. What is missing from this one is missing from it, as far as it holds that much: what was
+    /// spent of a larger limit is not paid off at the pace of a smaller one. Debt stays.
     pub fn resized(&self, amount: u64, window: Duration, now: Instant) -> Self {
-        let used = self.tat().saturating_sub(self.clock_up(now)).div_ceil(self.unit);
+        let used = self.carried(self.tat().saturating_sub(self.clock_up(now)).div_ceil(self.unit), amount);
         let margin = self.time(self.dial.0.margin.load(Relaxed));
         let mut new = Self::new(amount, window, now).with_margin(margin);
         if used > 0 {
             new.set_used(used, now);
         }
         new
+    }
+
+    /// What is missing from a bucket of `amount` when `used` was missing from this one.
+    pub(super) fn carried(&self, used: u64, amount: u64) -> u64 {
+        if amount >= self.amount { used } else { used.min(amount).saturating_add(used.saturating_sub(self.amount)) }
     }
 
     /// The TAT in units of refill: comparable between buckets of one size and origin.
@@ -385,7 +391,9 @@ mod tests {
         let mut bucket = Bucket::new(1_000, MINUTE, now);
         bucket.charge(700, now);
         assert_eq!(bucket.resized(2_000, MINUTE, now).level(now), 1_300);
-        assert_eq!(bucket.resized(500, MINUTE, now).level(now), -200);
+        assert_eq!(bucket.resized(500, MINUTE, now).level(now), 0, "a minute of the new limit is the longest wait");
+        bucket.charge(600, now);
+        assert_eq!(bucket.resized(500, MINUTE, now).level(now), -300, "debt stays");
     }
 
     #[test]

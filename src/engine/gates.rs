@@ -447,7 +447,6 @@ impl Gates {
         let position = |gates: &[Gate], fits: &dyn Fn(Limit) -> bool| {
             gates.iter().position(|gate| of_dimension(gate) && fits(gate.limit()))
         };
-        let computed = reading.inferred_window();
         if let Some(window) = reading.window {
             let found = position(&self.gates, &|limit| limit.window == window);
             return found.or_else(|| {
@@ -455,6 +454,11 @@ impl Gates {
                 (amount > 0).then(|| self.set_one(limit, Source::Header, since))
             });
         }
+        let computed = match providers::shape_of(self.provider, &Limit::new(reading.dimension, amount, MINUTE)) {
+            None | Some(Shape::Refill) => reading.inferred_window(),
+            Some(Shape::Slice(length)) => return self.gate_of_slice(reading, amount, length, since),
+            Some(_) => None,
+        };
         let found = position(&self.gates, &|limit| limit.amount == amount && Some(limit.window) == computed)
             .or_else(|| position(&self.gates, &|limit| limit.amount == amount))
             .or_else(|| position(&self.gates, &|limit| Some(limit.window) == computed))
@@ -475,6 +479,15 @@ impl Gates {
         let gate = self.new_gate(limit, Source::Header, since).tentative();
         self.gates.push(gate);
         Some(self.gates.len() - 1)
+    }
+
+    /// The same where limits are cut into slices of `length`, as Azure does: a header that tells no window speaks of the whole
+    /// limit if that has this number, and else of a slice of it, which is a limit of its own.
+    fn gate_of_slice(&mut self, reading: &Reading, amount: u64, length: Duration, since: Instant) -> Option<usize> {
+        let whole = |limit: Limit| limit.dimension == reading.dimension && limit.amount == amount;
+        let limit = Limit::new(reading.dimension, amount, length);
+        let found = self.gates.iter().position(|gate| whole(gate.limit()) || same_kind(&limit, &gate.limit()));
+        found.or_else(|| (amount > 0).then(|| self.set_one(limit, Source::Header, since)))
     }
 }
 
@@ -547,11 +560,38 @@ mod tests {
             limit: Some(10_000),
             remaining: Some(100),
             reset: Some(Duration::from_millis(85_536_000)),
+            reset_rounding: Duration::from_millis(1),
             window: None,
             rounding: 0,
         };
         gates.read(&[reading], &around(now), now);
         assert_eq!(left(&mut gates, now), [500, 100]);
+    }
+
+    #[test]
+    fn a_header_of_a_slice_is_not_read_as_the_minutes_limit() {
+        let now = Instant::now();
+        for (rpm, slice) in [(600, 100), (120, 20)] {
+            for used in 1..=slice {
+                for reset in 0..=10 {
+                    let mut gates = Gates::new(Provider::Azure, Duration::ZERO);
+                    gates.set(&[(Limit::rpm(rpm), Source::Configured)], now);
+                    let reading = Reading {
+                        dimension: Dimension::Requests,
+                        limit: Some(slice),
+                        remaining: Some(slice - used),
+                        reset: Some(Duration::from_secs(reset)),
+                        reset_rounding: Duration::from_secs(1),
+                        window: None,
+                        rounding: 0,
+                    };
+                    gates.read(&[reading], &around(now), now);
+                    let limits: Vec<_> = gates.gates.iter().map(Gate::limit).collect();
+                    let of_slice = Limit::new(Dimension::Requests, slice, Duration::from_secs(10));
+                    assert_eq!(limits, [Limit::rpm(rpm), of_slice], "{used} {reset}");
+                }
+            }
+        }
     }
 
     #[test]
@@ -563,6 +603,7 @@ mod tests {
             limit: Some(600),
             remaining: Some(600),
             reset: None,
+            reset_rounding: Duration::from_millis(1),
             window: Some(MINUTE),
             rounding: 0,
         };
@@ -583,6 +624,7 @@ mod tests {
             limit: Some(limit),
             remaining: Some(remaining),
             reset: Some(MINUTE.mul_f64((limit - remaining) as f64 / limit as f64)),
+            reset_rounding: Duration::from_millis(1),
             window: None,
             rounding: 0,
         };

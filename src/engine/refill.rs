@@ -140,7 +140,7 @@ impl Refill {
         let new = self.bucket.resized(amount, window, now);
         let restarted = new.clock_up(now);
         self.tats = Rule::ALL.map(|rule| {
-            let used = self.used(rule, now);
+            let used = self.bucket.carried(self.used(rule, now), amount);
             Tat { at: if used > 0 { new.tat_of(used, now) } else { new.tat() }, restarted, rested: restarted }
         });
         self.bucket = new;

@@ -7,7 +7,7 @@ use http::HeaderMap;
 use super::Provider;
 use super::dialect::{Names, QUERY_COST, REQUEST_ID, names};
 use super::duration::{parse_duration, parse_retry_after, until_rfc3339};
-use crate::cost::{DAY, Dimension, MINUTE};
+use crate::cost::{DAY, Dimension, MINUTE, SECOND};
 
 /// LiteLLM's proxy passes on a provider's headers under this prefix; only four keep their own names.
 const LITELLM: &str = "llm_provider-";
@@ -23,6 +23,9 @@ pub struct Reading {
     pub remaining: Option<u64>,
     /// Time until the allowance is full again (not until one more request fits).
     pub reset: Option<Duration>,
+    /// `reset` may be off by this much in either direction: a second where it is a bare number of them or a date, and a
+    /// millisecond otherwise.
+    pub reset_rounding: Duration,
     /// The window, where it is stated or implied by the header's name; see [`Reading::inferred_window`].
     pub window: Option<Duration>,
     /// `remaining` may be off by this much in either direction: 500 for Anthropic's tokens, which are rounded to the
@@ -36,7 +39,7 @@ impl Reading {
     ///
     /// OpenAI's `limit-requests` is RPM or RPD under the same name, but a bucket that is `used` short fills up in
     /// `used · window / limit`. `None` where that cannot tell: nothing used, or too little to show in
-    /// the reset's milliseconds.
+    /// the reset's milliseconds, or in its seconds where it has only these. Limits that are windows do not fill up so.
     ///
     /// ```
     /// use std::time::Duration;
@@ -47,6 +50,7 @@ impl Reading {
     ///     limit: Some(10_000),
     ///     remaining: Some(9_999),
     ///     reset: Some(Duration::from_millis(8_640)),
+    ///     reset_rounding: Duration::from_millis(1),
     ///     window: None,
     ///     rounding: 0,
     /// };
@@ -61,14 +65,16 @@ impl Reading {
         if reset == 0 {
             return None;
         }
-        // The reset is cut to milliseconds, so the true one lies in [reset, reset + 1 ms).
-        let shortest = reset.checked_mul(limit)? / used;
-        let longest = (reset + 1_000_000).checked_mul(limit)? / used;
+        let off = self.reset_rounding.as_nanos();
+        let shortest = reset.saturating_sub(off).checked_mul(limit)? / used;
+        let longest = (reset + off).checked_mul(limit)? / used;
+        // A second more or less may not make the difference.
+        let (least, most) = if off > 1_000_000 { (longest, shortest) } else { (shortest, longest) };
         let fits = |window: &Duration| {
             let nanos = window.as_nanos();
-            nanos * 11 >= shortest.saturating_mul(10) && nanos * 9 <= longest.saturating_mul(10)
+            nanos * 11 >= least.saturating_mul(10) && nanos * 9 <= most.saturating_mul(10)
         };
-        let mut windows = [Duration::from_secs(1), MINUTE, Duration::from_secs(3_600), DAY].into_iter().filter(fits);
+        let mut windows = [SECOND, MINUTE, Duration::from_secs(3_600), DAY].into_iter().filter(fits);
         let window = windows.next()?;
         windows.next().is_none().then_some(window)
     }
@@ -113,15 +119,26 @@ pub fn observe(provider: Provider, headers: &HeaderMap, now: SystemTime) -> Obse
 
 fn read(names: &Names, headers: &HeaderMap, now: SystemTime) -> Option<Reading> {
     let amount = |name| number(text(headers, name)?);
-    let reset =
-        text(headers, names.reset).and_then(|value| parse_duration(value).or_else(|| until_rfc3339(value, now)));
+    let told = text(headers, names.reset);
+    let reset = told.and_then(|value| parse_duration(value).or_else(|| until_rfc3339(value, now)));
+    let coarse =
+        told.is_some_and(|value| value.bytes().all(|byte| byte.is_ascii_digit()) || parse_duration(value).is_none());
+    let reset_rounding = if coarse { SECOND } else { Duration::from_millis(1) };
     let (limit, remaining) = (amount(names.limit), amount(names.remaining));
     if limit.is_none() && remaining.is_none() && reset.is_none() {
         return None;
     }
     let stated = text(headers, names.renewal).and_then(parse_duration).filter(|window| !window.is_zero());
     let window = stated.or(names.window);
-    Some(Reading { dimension: names.dimension, limit, remaining, reset, window, rounding: names.rounding })
+    Some(Reading {
+        dimension: names.dimension,
+        limit,
+        remaining,
+        reset,
+        reset_rounding,
+        window,
+        rounding: names.rounding,
+    })
 }
 
 /// The value of `name`, or of the same header behind LiteLLM's prefix; `None` if it is not readable text.

@@ -146,7 +146,7 @@ fn read(headers: &HeaderMap) -> Vec<Reading> {
 
 fn reading(dimension: Dimension, limit: u64, remaining: u64, reset: Duration) -> Reading {
     let (limit, remaining, reset) = (Some(limit), Some(remaining), Some(reset));
-    Reading { dimension, limit, remaining, reset, window: None, rounding: 0 }
+    Reading { dimension, limit, remaining, reset, reset_rounding: Duration::from_millis(1), window: None, rounding: 0 }
 }
 
 /// A lane with one limit.

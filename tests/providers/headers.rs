@@ -235,3 +235,14 @@ fn rounded_readings_say_so() {
     let rounding: Vec<_> = observation.readings.iter().map(|reading| (reading.dimension, reading.rounding)).collect();
     assert_eq!(rounding, [(Requests, 0), (InputTokens, 500)]);
 }
+
+#[test]
+fn a_bare_number_of_seconds_tells_a_window_only_where_a_second_makes_no_difference() {
+    let window = |reset: &str, remaining: u64| {
+        let lines = format!(
+            "x-ratelimit-limit-requests: 100\nx-ratelimit-remaining-requests: {remaining}\nx-ratelimit-reset-requests: {reset}"
+        );
+        observe(Openai, &header_map(&lines), now()).readings[0].inferred_window()
+    };
+    assert_eq!([window("3s", 95), window("3", 95), window("30", 50)], [Some(MINUTE), None, Some(MINUTE)]);
+}

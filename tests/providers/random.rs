@@ -73,7 +73,15 @@ fn any_message() -> impl Strategy<Value = String> {
 }
 
 fn tokens(limit: Option<u64>, remaining: Option<u64>, reset: Duration) -> Reading {
-    Reading { dimension: Tokens, limit, remaining, reset: Some(reset), window: None, rounding: 0 }
+    Reading {
+        dimension: Tokens,
+        limit,
+        remaining,
+        reset: Some(reset),
+        reset_rounding: Duration::from_millis(1),
+        window: None,
+        rounding: 0,
+    }
 }
 
 proptest! {
