@@ -385,7 +385,7 @@ impl Belief {
         }
         if self.living().all(|hypothesis| hypothesis.test.is_some()) {
             self.resets_lie = true;
-            self.revive();
+            self.reprieve(|_| true);
         }
     }
 
@@ -487,7 +487,11 @@ impl Belief {
         if room != Some(false) && self.limit.window > SECOND * 10 && self.blame_slice(amounts, room, wait, now, wall) {
             return;
         }
-        if room.is_none() && again && self.limit.window <= LONGEST {
+        if room == Some(false) {
+            // The provider counts more than the rules that are left: those that were ruled out may have been so by charges
+            // that never reached it. If they are wrong, the next answers show it again.
+            self.reprieve(|hypothesis| !hypothesis.alive.is_empty());
+        } else if room.is_none() && again && self.limit.window <= LONGEST {
             for shape in [Shape::Refill, Shape::Sliding, Shape::Fixed] {
                 self.restore(shape, amounts, now, wall);
             }
@@ -545,9 +549,11 @@ impl Belief {
         }
     }
 
-    fn revive(&mut self) {
+    /// Brings all rules back to life, for whole limits of such a kind.
+    fn reprieve(&mut self, which: impl Fn(&Hypothesis) -> bool) {
         let rules = self.rules;
-        for hypothesis in self.hypotheses.iter_mut().filter(|h| !matches!(h.shape, Shape::Slice(_))) {
+        let whole = self.hypotheses.iter_mut().filter(|hypothesis| length_of(&hypothesis.shape).is_none());
+        for hypothesis in whole.filter(|hypothesis| which(hypothesis)) {
             hypothesis.alive = rules;
             hypothesis.forgive();
         }
@@ -664,6 +670,25 @@ mod tests {
             went += 1;
         }
         went
+    }
+
+    #[test]
+    fn a_refusal_for_want_of_room_brings_rules_back() {
+        let now = Instant::now();
+        let limit = Limit::tpm(10_000);
+        let mut belief =
+            Belief::new(limit, Some(Shape::Refill), Rules::ALL, Duration::ZERO, now, SystemTime::UNIX_EPOCH);
+        let charge = crate::Charge::tokens(300, 700);
+        let amounts = Amounts::at_admission(Dimension::Tokens, &charge);
+        // Charges that never reached it: it holds nothing of what the dear rules say.
+        for _ in 0..VOTES {
+            belief.charge(&amounts, now);
+            let sight = Sight { used: 300, noise: 10, reset: None, between: (now, now), earliest: now, latest: now };
+            belief.learn(&sight, &Doubtful::default(), &[]);
+        }
+        assert!(!belief.rules().contains(Rule::LargerPlusCap), "{:?}", belief.rules());
+        belief.refused(&amounts, Some(false), false, SECOND, now, SystemTime::UNIX_EPOCH);
+        assert_eq!(belief.rules(), Rules::ALL);
     }
 
     #[test]
