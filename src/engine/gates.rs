@@ -256,6 +256,9 @@ impl Gates {
     /// Corrects a charge of `at` to what was really used, where real usage is what counts in the end. More used than charged
     /// becomes debt. `on_its_way` is what the provider may not have seen yet.
     pub fn settle(&mut self, charged: &Charge, used: &Charge, on_its_way: &Charge, at: Instant, now: Instant) {
+        // No part of it leaves a window earlier than what was counted last.
+        let input_tokens = if providers::counts_when_done(self.provider) { 0 } else { used.input_tokens };
+        let used = &Charge { input_tokens, ..*used };
         self.gates.iter_mut().for_each(|gate| gate.settle(charged, used, on_its_way, at, now));
     }
 
@@ -592,6 +595,26 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_is_counted_when_it_is_done_leaves_its_window_a_minute_after_that() {
+        let now = Instant::now();
+        let used_after = |provider, seconds| {
+            let mut gates = Gates::new(provider, Duration::ZERO);
+            gates.set(&[(Limit::tpm(1_000).shaped(Shape::Sliding), Source::Configured)], now);
+            gates.answered();
+            let (charge, used) = (Charge::tokens(300, 300), Charge::tokens(300, 200));
+            gates.reserve(&charge, now).unwrap();
+            gates.settle(&charge, &used, &Charge::default(), now, now + Duration::from_secs(20));
+            1_000 - left(&mut gates, now + Duration::from_secs(seconds))[0]
+        };
+        assert_eq!([30, 61, 79, 81].map(|at| used_after(Provider::Mistral, at)), [500, 500, 500, 0]);
+        assert_eq!(
+            [30, 61, 79, 81].map(|at| used_after(Provider::Groq, at)),
+            [500, 200, 200, 0],
+            "the input is there at once"
+        );
     }
 
     #[test]

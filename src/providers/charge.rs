@@ -53,6 +53,11 @@ pub fn at_completion(provider: Provider, admitted: &Charge, usage: &Usage) -> Op
     Some(Charge { requests: admitted.requests, ..used })
 }
 
+/// Whether `provider` takes a request's tokens when it is done, all of them: so Mistral, whose headers tell them afterwards.
+pub const fn counts_when_done(provider: Provider) -> bool {
+    matches!(provider, Provider::Mistral)
+}
+
 /// Gemini's TPM counts input tokens only.
 const fn input_only(charge: Charge) -> Charge {
     Charge { tokens: charge.input_tokens, ..charge }

@@ -22,7 +22,7 @@ mod usage;
 use std::time::Duration;
 
 pub use adapt::{Adapted, Taker, Unfit, Unsupported, adapt};
-pub use charge::{at_admission, at_completion, is_guess};
+pub use charge::{at_admission, at_completion, counts_when_done, is_guess};
 pub(crate) use classify::clean;
 pub use classify::{Class, Failure, LimitHit, Retry, classify, classify_stream_error};
 pub use duration::{parse_duration, parse_retry_after, until_midnight, until_pacific_midnight};
