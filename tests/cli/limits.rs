@@ -113,3 +113,13 @@ fn a_refused_probe_says_why() {
     assert!(shown.out.contains("gpt-4o: 429 insufficient_quota") && shown.out.contains("30,000"), "{}", shown.out);
     assert_eq!(server.stats().requests, 0, "a played error meets no limit");
 }
+
+#[test]
+fn to_show_limits_takes_no_secret_and_opens_no_cache() {
+    let world = World::new();
+    let settings = "[[account]]\nprovider = \"openai\"\ntier = 1\n\n[cache]\nfolder = \"answers\"\n\n\
+                    [watch.webhook]\nurl = \"https://example.com/hook\"\nsecret_env = \"NOT_SET_ANYWHERE\"\n";
+    world.write("tollgate.toml", settings);
+    world.run("limits --config tollgate.toml --model gpt-4o").expect(0);
+    assert_eq!(world.files(), ["tollgate.toml"]);
+}

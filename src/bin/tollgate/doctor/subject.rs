@@ -3,7 +3,7 @@
 use reqwest::Url;
 use reqwest::header::HeaderMap;
 use tollgate::engine::Source;
-use tollgate::{Config, Limit, Provider, Scheduler, Secret, Tier};
+use tollgate::{Config, Limit, Provider, Scheduler, Secret, Tier, WatchConfig};
 
 use super::args::DoctorArgs;
 use super::finding::Finding;
@@ -39,6 +39,7 @@ impl Subject {
             return Err(wrong("the configuration has no account; add an [[account]]".to_owned()));
         }
         config.accounts.truncate(1);
+        (config.cache, config.watch) = (None, WatchConfig::default());
         let account = &mut config.accounts[0];
         let (base, base_from) = address(account, &args.api).map_err(wrong)?;
         let (key, key_from) = key(account, args.api.api_key_env.as_deref());

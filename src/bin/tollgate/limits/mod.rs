@@ -6,7 +6,7 @@ mod ask;
 mod overview;
 
 use anyhow::{Context, Result, bail};
-use tollgate::{Account, Config, Key, Learned, Limits, Scheduler, Secret, providers};
+use tollgate::{Account, Config, Key, Learned, Limits, Scheduler, Secret, WatchConfig, providers};
 
 use self::ask::Answer;
 use self::overview::Overview;
@@ -21,8 +21,9 @@ pub(crate) async fn run(args: LimitsArgs) -> Result<Exit> {
     let (config, secret) = settings(&args)?;
     let mut overview = Overview::default();
     for (index, account) in config.accounts.iter().enumerate() {
-        // Alone, an account answers for each of its lanes, and nobody else for them.
-        let alone = Config { accounts: vec![account.clone()], fallbacks: Vec::new(), ..config.clone() };
+        // Alone, an account answers for each of its lanes, and nobody else for them. To look at it takes no webhook's secret.
+        let (accounts, watch) = (vec![account.clone()], WatchConfig::default());
+        let alone = Config { accounts, fallbacks: Vec::new(), cache: None, watch, ..config.clone() };
         let scheduler = Scheduler::from_config(alone.clone()).context("the settings do not fit together")?;
         let unlearned = Scheduler::from_config(Config { learned: Learned::default(), ..alone })?;
         let asked = if index == 0 && args.probe { args.model.as_slice() } else { &[] };
