@@ -16,16 +16,16 @@ use crate::config::{Account, Config, ConfigError};
 use crate::cost::{Charge, Estimate, Limit};
 use crate::endpoint::{EndpointSnapshot, Endpoints};
 use crate::engine::{
-    Ask, Forecast, Gates, Guess, Health, LaneStatus, Machine, Predictors, Recent, RetryPolicy, Source, Watch,
+    Ask, Backoff, Forecast, Gates, Guess, Health, LaneStatus, Machine, Predictors, Recent, RetryPolicy, Source, Watch,
 };
 use crate::error::{AcquireError, Error, TryAcquireError};
 use crate::event::{Event, Listener};
 use crate::fallback::Fallback;
 use crate::inspect;
-use crate::lane::{Counters, Lane, Lanes};
+use crate::lane::{BackingOff, Counters, Lane, Lanes};
 use crate::learned::Learned;
 use crate::permit::{DEFAULT_WAIT, Permit};
-use crate::providers::{self, Failure, Retry};
+use crate::providers::{self, Failure, Observation, Retry};
 use crate::request::{Request, Size};
 use crate::route::{Candidate, Candidates, Route, Waiter};
 #[cfg(feature = "client")]
@@ -584,48 +584,61 @@ impl Scheduler {
                     }
                 }
             };
-            let lane = permit.lane().clone();
-            between = Some(lane.backing_off());
-            route.again(permit.ticket());
-            // To go on with another key or account is no retry: it needs no pause, and uses up no attempts.
-            let retires = target.retired_by(&failure).is_some();
-            // What a fallback cannot do says nothing about the model that the request is made for.
-            let beyond = target.rank() > 0 && failure.class.is_own_bound();
-            let failing = if matches!(transport, Some(Transport::Unsent(_))) {
-                permit.unsent(Some(&failure))
-            } else {
-                permit.failed_as(&failure, &facts.answer, backoff.clone().next().unwrap_or(DEFAULT_WAIT))
-            };
-            if beyond {
-                route.strike(target.rank());
-            }
-            let retry = failure.retry();
-            // Where everybody fails, the attempt costs none and is made again when a lane lets it.
-            let free = failing && retry == Retry::Backoff && self.inner.config.retry.max_attempts > 1;
-            let pause = match (retires || beyond, free) {
-                (true, _) => None,
-                (_, true) => Some(Duration::ZERO),
-                _ => backoff.next(),
-            };
-            match pause.filter(|_| retry != Retry::Never) {
-                Some(pause) => {
-                    // A wait that the provider names holds the whole lane; only without one does the request wait by itself.
-                    let own = if retry == Retry::Backoff && failure.wait.is_none() { pause } else { Duration::ZERO };
-                    let load = retry == Retry::Backoff && !free;
-                    route.hold(target.rank(), own.max(lane.retry(load)), retry == Retry::Backoff);
-                }
-                None if (retires || beyond) && route.has_way() => {}
-                None => {
-                    route.failed(failure.class.name());
-                    let failure = Box::new(failure);
-                    return match result {
-                        Ok(value) => Ended::ErrorAnswer { value, failure, attempts },
-                        Err(error) => Ended::Failed(Error::Call { error, attempts, failure: Some(failure) }),
-                    };
-                }
+            let unsent = matches!(transport, Some(Transport::Unsent(_)));
+            between = self.mend(route, permit, &failure, &facts.answer, unsent, &mut backoff);
+            if between.is_none() {
+                route.failed(failure.class.name());
+                let failure = Box::new(failure);
+                return match result {
+                    Ok(value) => Ended::ErrorAnswer { value, failure, attempts },
+                    Err(error) => Ended::Failed(Error::Call { error, attempts, failure: Some(failure) }),
+                };
             }
             last = Some(Box::new(failure));
         }
+    }
+
+    /// Closes the books of an attempt that failed. With the guard that it answers, the request is tried again, after the pause
+    /// that the route then makes.
+    fn mend(
+        &self,
+        route: &mut Route,
+        permit: Permit,
+        failure: &Failure,
+        answer: &Observation,
+        unsent: bool,
+        backoff: &mut Backoff,
+    ) -> Option<BackingOff> {
+        let (lane, target, policy) = (permit.lane().clone(), permit.target(), &self.inner.config.retry);
+        let between = lane.backing_off();
+        route.again(permit.ticket());
+        let retires = target.retired_by(failure).is_some();
+        // What a fallback cannot do says nothing about the model that the request is made for.
+        let beyond = target.rank() > 0 && failure.class.is_own_bound();
+        let failing = if unsent {
+            permit.unsent(Some(failure))
+        } else {
+            permit.failed_as(failure, answer, backoff.clone().next().unwrap_or(DEFAULT_WAIT))
+        };
+        if beyond {
+            route.strike(target.rank());
+        }
+        if retires || beyond {
+            // To go on with another key or account is no retry: it needs no pause, and uses up no attempts.
+            return route.has_way().then_some(between);
+        }
+        let backs_off = match failure.retry() {
+            Retry::Never => return None,
+            Retry::Backoff => true,
+            Retry::AfterLimit => false,
+        };
+        // Where everybody fails, the attempt costs none and is made again when a lane lets it.
+        let free = failing && backs_off && policy.max_attempts > 1;
+        let pause = if free { Duration::ZERO } else { backoff.next()? };
+        // A wait that the provider names holds the whole lane; only without one does the request wait by itself.
+        let own = if backs_off && failure.wait.is_none() { pause } else { Duration::ZERO };
+        route.hold(target.rank(), own.max(lane.retry(backs_off && !free)), backs_off);
+        Some(between)
     }
 
     /// What a request takes. Long texts are counted on a thread of their own.
