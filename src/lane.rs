@@ -1,13 +1,14 @@
-//! One lane, shared: the machine behind its mutex, the requests that wait for it, and the task that wakes them.
+//! One lane, shared: the machine behind its mutex, the requests that wait for it, and the tasks that wake them.
 
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, Id};
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Sleep;
 
 use crate::account::AccountState;
 use crate::clock;
@@ -38,6 +39,23 @@ pub(crate) struct Waiting {
     sender: oneshot::Sender<Answer>,
     /// Whether it could go elsewhere.
     movable: bool,
+    /// Where it waits.
+    runtime: Id,
+}
+
+impl Waiting {
+    /// With the runtime where it waits, and where it hears the answer.
+    ///
+    /// # Panics
+    /// Where nobody could be woken: outside of tokio, and without timers.
+    // A timer is large: inlined, it would slow down who is granted at once.
+    #[inline(never)]
+    fn here(movable: bool) -> (Self, Handle, oneshot::Receiver<Answer>) {
+        let runtime = Handle::current();
+        drop(tokio::time::sleep(Duration::ZERO));
+        let (sender, answer) = oneshot::channel();
+        (Self { sender, movable, runtime: runtime.id() }, runtime, answer)
+    }
 }
 
 type LaneMachine = Machine<Waiting>;
@@ -128,10 +146,8 @@ struct State {
     backing_off: usize,
     /// Whether anybody waits for the lane to be idle.
     draining: bool,
-    /// Whether a task serves those who wait.
-    driven: bool,
-    /// Where to start that task: the runtime of whoever began to wait last.
-    runtime: Option<Handle>,
+    /// Who waits on which runtime; some may be gone.
+    riders: Vec<(Id, Weak<Riders>)>,
 }
 
 /// What a lane has met; see [`LaneSnapshot`](crate::LaneSnapshot).
@@ -240,8 +256,7 @@ impl Lane {
             known_late_until: None,
             backing_off: 0,
             draining: false,
-            driven: false,
-            runtime: None,
+            riders: Vec::new(),
         };
         Self {
             provider: account.settings.provider,
@@ -272,14 +287,14 @@ impl Lane {
         answer
     }
 
-    /// Unlocks and wakes whoever may care: the driver, whatever it sleeps for, and those who wait for the lane to be idle.
+    /// Unlocks and wakes whoever may care: the drivers, whatever they sleep for, and those who wait for the lane to be idle.
     /// Whoever could go elsewhere looks again when the provider begins to fail or is back.
     fn release(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
         let changes = state.take_changes();
-        let (driven, idle) = (state.driven, state.draining && state.is_idle());
+        let (waited_for, idle) = (state.machine.waiting() > 0, state.draining && state.is_idle());
         drop(state);
-        if driven {
-            self.changed.notify_one();
+        if waited_for {
+            self.changed.notify_waiters();
         }
         if idle {
             self.idle.notify_waiters();
@@ -326,16 +341,14 @@ impl Lane {
     /// look for another lane.
     pub(crate) fn enqueue(self: &Arc<Self>, ask: &Ask, movable: bool) -> Result<Turn, Refusal> {
         let now = clock::now();
-        let (mut receiver, mut runtime) = (None, None);
+        let mut waits = None;
         let mut state = self.lock();
         let submitted = state.machine.submit(
             ask,
             || {
-                // Asked for before anything is queued, since it panics outside of tokio; who is granted at once needs none.
-                runtime = Some(Handle::current());
-                let (sender, answer) = oneshot::channel();
-                receiver = Some(answer);
-                Waiting { sender, movable }
+                let (waiting, runtime, answer) = Waiting::here(movable);
+                waits = Some((runtime, answer));
+                waiting
             },
             now,
         )?;
@@ -343,15 +356,29 @@ impl Lane {
             Submitted::Granted(grant) => return Ok(Turn::Granted(Some(Held::new(self.clone(), grant)))),
             Submitted::Queued(ticket) => ticket,
         };
-        let start = !std::mem::replace(&mut state.driven, true);
-        state.runtime.clone_from(&runtime);
         state.movable |= movable;
+        let (runtime, answer) = waits.ok_or(Refusal::Closed)?;
+        let (riders, driver) = self.join(&mut state, runtime.id());
         self.release(state);
-        if let Some(runtime) = runtime.filter(|_| start) {
-            self.start_driver(&runtime);
+        let queued = Queued { riders, ticket: Some(ticket), since: now, answer };
+        // A runtime that shuts down takes no task any more.
+        if driver.is_some_and(|driver| runtime.spawn(driver.run()).is_finished()) {
+            return Ok(Turn::Adrift(Box::pin(tokio::time::sleep(Duration::MAX))));
         }
-        let answer = receiver.ok_or(Refusal::Closed)?;
-        Ok(Turn::Queued(Queued { lane: self.clone(), ticket: Some(ticket), since: now, answer }))
+        Ok(Turn::Queued(queued))
+    }
+
+    /// Joins those who wait on that runtime. The first of them brings the driver.
+    fn join(self: &Arc<Self>, state: &mut State, runtime: Id) -> (Arc<Riders>, Option<Driver>) {
+        let mut there = state.riders.iter().filter(|(id, _)| *id == runtime);
+        if let Some(riders) = there.find_map(|(_, riders)| riders.upgrade()) {
+            return (riders, None);
+        }
+        let riders = Arc::new(Riders { lane: self.clone(), runtime });
+        state.riders.retain(|(_, riders)| riders.strong_count() > 0);
+        state.riders.push((runtime, Arc::downgrade(&riders)));
+        let driver = Driver { lane: self.clone(), riders: Arc::downgrade(&riders) };
+        (riders, Some(driver))
     }
 
     /// A permit if there is one now.
@@ -490,33 +517,45 @@ impl Lane {
             Wake::Refused(refusal, waiting) => (Answer::Refused(refusal), waiting),
         }
     }
+}
 
-    fn start_driver(self: &Arc<Self>, runtime: &Handle) {
-        runtime.spawn(Driver { lane: self.clone(), done: false }.run());
+/// Those who wait on one runtime. While there are any, a task there serves the lane, and with it everybody else who waits: so
+/// nobody depends on a runtime of others, which may be busy, left without being run, or gone. Nearly every program has one
+/// runtime, and so one such task.
+#[derive(Debug)]
+struct Riders {
+    lane: Arc<Lane>,
+    runtime: Id,
+}
+
+impl Drop for Riders {
+    /// Their driver may go.
+    fn drop(&mut self) {
+        self.lane.changed.notify_waiters();
     }
 }
 
-/// The task that serves a lane while anybody waits in it.
+/// The task that serves a lane while it has riders.
 struct Driver {
     lane: Arc<Lane>,
-    /// It ended because nobody waits any more.
-    done: bool,
+    riders: Weak<Riders>,
 }
 
 impl Driver {
-    async fn run(mut self) {
+    async fn run(self) {
         let mut due = Vec::new();
         loop {
+            // First of all: what happens from here on wakes it.
+            let mut changed = pin!(self.lane.changed.notified());
+            changed.as_mut().enable();
+            if self.riders.strong_count() == 0 {
+                return;
+            }
             let wake_at = {
                 let mut state = self.lane.lock();
                 let wake_at = state.machine.poll(clock::now(), &mut due);
                 // Until they have a place elsewhere, the lane is not idle.
                 state.backing_off += due.iter().filter(|wake| looks_again(wake)).count();
-                if due.is_empty() && state.machine.waiting() == 0 {
-                    state.driven = false;
-                    self.done = true;
-                    break;
-                }
                 wake_at
             };
             let handed_out = !due.is_empty();
@@ -530,8 +569,8 @@ impl Driver {
                 continue;
             }
             match wake_at {
-                Some(at) => drop(tokio::time::timeout_at(at.into(), self.lane.changed.notified()).await),
-                None => self.lane.changed.notified().await,
+                Some(at) => drop(tokio::time::timeout_at(at.into(), changed).await),
+                None => changed.await,
             }
         }
     }
@@ -543,19 +582,11 @@ fn looks_again(wake: &Wake<Waiting>) -> bool {
 }
 
 impl Drop for Driver {
-    /// A runtime that shuts down takes its tasks with it; those who wait on another one are served from there.
+    /// Its runtime shuts down, or it panicked, while there were riders. They take their places again, wherever they are now.
     fn drop(&mut self) {
-        if self.done {
-            return;
-        }
-        let mut state = self.lane.lock();
-        // Taken, so that a runtime that is shutting down as well is not tried twice.
-        let runtime = state.runtime.take();
-        state.driven = runtime.is_some();
-        drop(state);
-        if let Some(runtime) = runtime {
-            self.lane.start_driver(&runtime);
-        }
+        let Some(riders) = self.riders.upgrade() else { return };
+        self.lane.lock().riders.retain(|(_, others)| !Weak::ptr_eq(others, &self.riders));
+        self.lane.scatter_those(|waiting| waiting.runtime == riders.runtime);
     }
 }
 
@@ -564,12 +595,15 @@ impl Drop for Driver {
 pub(crate) enum Turn {
     Granted(Option<Held>),
     Queued(Queued),
+    /// Nobody can be woken here any more. It ends with the runtime: dropped as its tasks are, or else by the panic of
+    /// this timer.
+    Adrift(Pin<Box<Sleep>>),
 }
 
 /// A place in the queue of a lane.
 #[derive(Debug)]
 pub(crate) struct Queued {
-    lane: Arc<Lane>,
+    riders: Arc<Riders>,
     /// `None` once it is answered.
     ticket: Option<Ticket>,
     since: Instant,
@@ -580,7 +614,7 @@ impl Turn {
     /// Since when it waits, if it has to.
     pub(crate) fn since(&self) -> Option<Instant> {
         match self {
-            Turn::Granted(_) => None,
+            Turn::Granted(_) | Turn::Adrift(_) => None,
             Turn::Queued(queued) => Some(queued.since),
         }
     }
@@ -588,9 +622,9 @@ impl Turn {
     /// See [`Waiter::explain`](crate::Waiter::explain).
     pub(crate) fn explain(&self) -> Option<Forecast> {
         match self {
-            Turn::Granted(_) => None,
-            Turn::Queued(Queued { lane, ticket, .. }) => {
-                lane.with(|machine| machine.explain(ticket.as_ref()?, clock::now()))
+            Turn::Granted(_) | Turn::Adrift(_) => None,
+            Turn::Queued(Queued { riders, ticket, .. }) => {
+                riders.lane.with(|machine| machine.explain(ticket.as_ref()?, clock::now()))
             }
         }
     }
@@ -603,25 +637,51 @@ impl Future for Turn {
         match &mut *self {
             Turn::Granted(held) => Poll::Ready(held.take().map_or(Answer::Refused(Refusal::Closed), Answer::Go)),
             Turn::Queued(queued) => {
-                let answer = ready!(Pin::new(&mut queued.answer).poll(context));
+                let Poll::Ready(answer) = Pin::new(&mut queued.answer).poll(context) else {
+                    let guard = queued.leave_elsewhere();
+                    return guard
+                        .map_or(Poll::Pending, |guard| Poll::Ready(Answer::LookAgain(guard, queued.ticket.take())));
+                };
                 let place = queued.ticket.take();
                 if matches!(answer, Ok(Answer::Refused(_))) {
                     // The queue is shorter, which nobody has noticed who may call user code.
-                    queued.lane.change(|_| ());
+                    queued.riders.lane.change(|_| ());
                 }
                 Poll::Ready(match answer.unwrap_or(Answer::Refused(Refusal::Closed)) {
                     Answer::LookAgain(guard, _) => Answer::LookAgain(guard, place),
                     answer => answer,
                 })
             }
+            Turn::Adrift(timer) => {
+                let _ = timer.as_mut().poll(context);
+                Poll::Pending
+            }
         }
+    }
+}
+
+impl Queued {
+    /// Gives up the place if this is another runtime than the one where it was taken, so that it is taken again here. Not
+    /// outside of any, nor when the answer is on its way.
+    fn leave_elsewhere(&self) -> Option<BackingOff> {
+        let here = Handle::try_current().ok()?.id();
+        if here == self.riders.runtime {
+            return None;
+        }
+        let lane = &self.riders.lane;
+        let mut state = lane.lock();
+        state.machine.cancel(self.ticket.as_ref()?)?;
+        state.backing_off += 1;
+        let guard = BackingOff(lane.clone());
+        lane.release(state);
+        Some(guard)
     }
 }
 
 impl Drop for Queued {
     fn drop(&mut self) {
         if let Some(ticket) = &self.ticket {
-            drop(self.lane.change(|machine| machine.cancel(ticket)));
+            drop(self.riders.lane.change(|machine| machine.cancel(ticket)));
         }
     }
 }

@@ -308,7 +308,8 @@ impl Scheduler {
     /// [`Error::Refused`] when the request was not sent, [`Error::Call`] with the closure's own error otherwise.
     ///
     /// # Panics
-    /// Outside of a tokio runtime, when the request has to wait or its text is counted on a thread of its own.
+    /// When it has to wait outside of a tokio runtime, on one without timers (`enable_time`) or, as tokio's own timers do, on
+    /// one that is gone. Outside of tokio also when its text is counted on a thread of its own.
     ///
     /// # Cancel safety
     /// Dropping the future loses the request's place in the queue and its answer. What was not sent is given back; a call
@@ -333,7 +334,8 @@ impl Scheduler {
     /// When the request can never pass, cannot meet its deadline, finds the queue full or the scheduler closed.
     ///
     /// # Panics
-    /// Outside of a tokio runtime, when the request has to wait or its text is counted on a thread of its own.
+    /// When it has to wait outside of a tokio runtime, on one without timers (`enable_time`) or, as tokio's own timers do, on
+    /// one that is gone. Outside of tokio also when its text is counted on a thread of its own.
     ///
     /// # Cancel safety
     /// Dropping the future loses the place in the queue. Nothing was spent.

@@ -28,6 +28,7 @@ mod predict;
 #[cfg(feature = "client")]
 mod receiver;
 mod refusals;
+mod runtimes;
 mod saturation;
 mod secrets;
 mod share;
