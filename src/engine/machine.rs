@@ -23,7 +23,7 @@ use super::retry::RetryBudget;
 use super::tenant::Tenant;
 use super::watch::DayUses;
 use crate::cost::{Charge, DAY, Limit};
-use crate::providers::{Class, Failure, Reading};
+use crate::providers::{Class, Failure, LimitHit, Reading};
 
 /// A lane as it stands; all of it at one instant.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -249,8 +249,8 @@ impl<T> Machine<T> {
                 out.push(Wake::Refused(refusal.clone(), entry.payload));
             }
         }
-        // Who cannot make it to the next probe need not wait for that.
-        let shut_until = self.breaker.shut_until(now).unwrap_or(now);
+        // Who cannot make it to the next probe, or to the next day, need not wait for that.
+        let shut_until = self.breaker.shut_until(now).max(self.gates.day_over_at(now)).unwrap_or(now);
         while let Some((deadline, place)) =
             self.queue.first_deadline().filter(|(deadline, _)| *deadline <= now || *deadline < shut_until).cloned()
         {
@@ -259,6 +259,10 @@ impl<T> Machine<T> {
             let forecast = self.forecast_at(&place, &charge, now);
             // On the deadline itself a request that fits still goes.
             if deadline == now && forecast.ahead == 0 && forecast.starts_in.is_zero() {
+                break;
+            }
+            // The limit that is used up may not concern it.
+            if deadline > now + forecast.starts_in {
                 break;
             }
             let Some(entry) = self.queue.remove(&place) else { break };
@@ -437,6 +441,32 @@ impl<T> Machine<T> {
         if !self.gates.block(named, used, charge, wait, now) {
             self.paused_until = self.paused_until.max(Some(now + wait));
         }
+    }
+
+    /// The provider refused the request of a `charge`, sent at `sent`, for a limit: everybody waits for that as long as the
+    /// refusal asks, or for `default_wait`. A limit of a day is waited for as its shape says where it names no time. Answers
+    /// until when, unless nobody knows better than `default_wait`.
+    pub fn refused(
+        &mut self,
+        failure: &Failure,
+        charge: &Charge,
+        sent: Instant,
+        default_wait: Duration,
+        now: Instant,
+    ) -> Option<Instant> {
+        let used = failure.limit.and_then(|hit| hit.used);
+        if let (Some(LimitHit { dimension, window: Some(window), limit, .. }), None) = (failure.limit, failure.wait)
+            && window >= DAY
+        {
+            let limit = Limit::new(dimension, limit.unwrap_or(0), window);
+            return self.gates.used_up(&limit, used, charge, sent, now).or_else(|| {
+                self.pause(LONGEST_PAUSE, now);
+                Some(now + LONGEST_PAUSE)
+            });
+        }
+        let wait = failure.wait.unwrap_or(default_wait);
+        self.block(failure.limit.as_ref().and_then(LimitHit::as_limit).as_ref(), used, charge, wait, now);
+        failure.wait.map(|wait| now + wait)
     }
 
     /// A wait that has nothing to do with limits: nobody is sent before it is over.
