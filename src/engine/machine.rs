@@ -59,6 +59,9 @@ pub struct LaneStatus {
 
 /// A wait for no limit is no longer, and one that cannot be meant is this long: one wrong header must not end a lane.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
+/// A deadline that passed less than this ago is met by who can go at once: a request that has no patience at all takes its time to
+/// get here.
+const AT_ONCE: Duration = Duration::from_millis(10);
 /// With no limit known, the others wait for the first answer this long.
 const SCOUT: Duration = Duration::from_secs(10);
 /// The scheduler of one lane. `T` travels with a waiting request and comes back with its grant.
@@ -184,6 +187,7 @@ impl<T> Machine<T> {
     pub fn try_submit(&mut self, ask: &Ask, now: Instant) -> Result<Result<Box<Grant>, Forecast>, Refusal> {
         let charge = self.charge(ask);
         self.check_open(ask)?;
+        self.check_deadline(ask, &charge, now)?;
         let place = self.newcomer(ask);
         if let Ok(grant) = self.grant_at_once(place, &charge, &ask.guess, now) {
             self.budget.earn();
@@ -200,6 +204,7 @@ impl<T> Machine<T> {
     pub fn submit(&mut self, ask: &Ask, payload: impl FnOnce() -> T, now: Instant) -> Result<Submitted, Refusal> {
         let charge = self.charge(ask);
         self.check_open(ask)?;
+        self.check_deadline(ask, &charge, now)?;
         let place = match &ask.again {
             Some(Ticket(place)) => place.clone(),
             None => self.newcomer(ask),
@@ -481,6 +486,7 @@ impl<T> Machine<T> {
     pub fn try_forecast(&mut self, ask: &Ask, now: Instant) -> Result<Forecast, Refusal> {
         let charge = self.charge(ask);
         self.check_open(ask)?;
+        self.check_deadline(ask, &charge, now)?;
         self.check_size(&charge)?;
         let forecast = self.forecast(ask, &charge, now);
         if forecast.ahead > 0 || !forecast.starts_in.is_zero() {
@@ -576,6 +582,15 @@ impl<T> Machine<T> {
 
     fn check_open(&self, ask: &Ask) -> Result<(), Refusal> {
         if self.closed && ask.again.is_none() { Err(Refusal::Closed) } else { Ok(()) }
+    }
+
+    /// Whether its deadline is still to come.
+    fn check_deadline(&mut self, ask: &Ask, charge: &Charge, now: Instant) -> Result<(), Refusal> {
+        if ask.deadline.is_none_or(|deadline| now.saturating_duration_since(deadline) <= AT_ONCE) {
+            return Ok(());
+        }
+        let forecast = self.forecast(ask, charge, now);
+        Err(self.too_late(&forecast, now))
     }
 
     /// Whether it could ever pass. What passes now need not be asked.
