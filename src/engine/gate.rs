@@ -38,6 +38,9 @@ const CAREFUL: u64 = 8;
 const AGREED: u8 = 3;
 /// After a refusal that nothing explains, this many times the margin is kept back, for two quiet windows.
 const DISTRUST: u32 = 3;
+/// A request that used more than this many times its charge, and all of a limit besides, did so by a number that is wrong: what
+/// is beyond is no debt, so that no number makes a lane wait for much longer than one window.
+const OVERRUN: u64 = 8;
 /// A day that is used up and whose end nobody knows is looked at this often: 24 refusals a day are no hammering, and no more than
 /// an hour of the next day is lost.
 const LOOK: Duration = Duration::from_secs(3_600);
@@ -240,14 +243,16 @@ impl Gate {
     }
 
     /// Corrects a charge that was taken at `at` to what was really used, by the rule of real usage: more used than charged
-    /// becomes debt. `on_its_way` is what the provider may not have seen yet.
+    /// becomes debt, though no more than [`OVERRUN`] lets it. `on_its_way` is what the provider may not have seen yet.
     pub(super) fn settle(&mut self, charged: &Charge, used: &Charge, on_its_way: &Charge, at: Instant, now: Instant) {
         let dimension = self.limit.dimension;
         if dimension == Dimension::Requests {
             return;
         }
         let chars = charged.input_by_chars;
-        let (charged, used_now) = (charged.get(dimension), used.get(dimension));
+        let charged = charged.get(dimension);
+        let most = charged.saturating_mul(OVERRUN).saturating_add(self.limit.amount);
+        let used_now = used.get(dimension).min(most);
         let input = if dimension == Dimension::OutputTokens { 0 } else { used.input_tokens.min(used_now) };
         let (output, on_its_way) = (used_now - input, on_its_way.get(dimension));
         self.belief.settle(Rule::Usage, charged, (input, output), on_its_way, at, now);
