@@ -19,7 +19,7 @@ use crate::engine::{
 };
 use crate::metrics::LaneMetrics;
 use crate::permit::Held;
-use crate::providers::{Failure, LimitHit, Observation, Provider, Retry};
+use crate::providers::{Failure, Observation, Provider, Retry};
 
 /// What a waiting request is told. What comes with it is a guard: if nobody receives it, its drop gives everything back.
 #[derive(Debug)]
@@ -424,7 +424,7 @@ impl Lane {
         call: Option<&Call>,
         now: Instant,
     ) -> bool {
-        let charge = grant.charge;
+        let (charge, sent) = (grant.charge, grant.at);
         let mut state = self.lock();
         if let Some(call) = call {
             state.health.record(call, now);
@@ -446,26 +446,23 @@ impl Lane {
             state.machine.answered();
         }
         if let Heard::Failure(failure, default_wait) = heard {
-            match failure.retry() {
-                Retry::AfterLimit => {
-                    let named = failure.limit.as_ref().and_then(LimitHit::as_limit);
-                    let used = failure.limit.and_then(|limit| limit.used);
-                    state.machine.block(named.as_ref(), used, &charge, failure.wait.unwrap_or(default_wait), now);
-                }
-                Retry::Backoff => {
-                    if let Some(wait) = failure.wait {
-                        state.machine.pause(wait, now);
-                    }
-                }
-                Retry::Never => {}
-            }
-            let late_until = failure.wait.filter(|wait| *wait > WORTH_MOVING).map(|wait| now + wait);
+            let until = match failure.retry() {
+                Retry::AfterLimit => state.machine.refused(failure, &charge, sent, default_wait, now),
+                Retry::Backoff => failure.wait.map(|wait| {
+                    state.machine.pause(wait, now);
+                    now + wait
+                }),
+                Retry::Never => None,
+            };
+            let late_until = until.filter(|until| *until > now + WORTH_MOVING);
             // Each of many failures under way says the same once more.
             if late_until > state.known_late_until.map(|known| known + WORTH_MOVING) {
                 state.known_late_until = late_until;
                 let failing = state.machine.is_failing();
-                self.release(state);
+                drop(state);
+                // Before the driver refuses those who cannot wait so long here.
                 self.scatter_movable();
+                self.release(self.lock());
                 return failing;
             }
         }

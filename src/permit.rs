@@ -184,14 +184,25 @@ impl Permit {
 
     /// The provider answered well; without usage the charge stands.
     pub(crate) fn answered(self, usage: Option<Usage>, answer: &Observation) {
+        let usage = self.credible(usage);
         let output = usage.map(|usage| usage.output_tokens);
         self.ended(usage, answer, Heard::Answer { output });
     }
 
     /// The caller's closure failed, and nothing is known of why.
     pub(crate) fn unexplained(self, usage: Option<Usage>, answer: &Observation) {
+        let usage = self.credible(usage);
         let output = usage.map(|usage| usage.output_tokens);
         self.ended(usage, answer, Heard::Unexplained { output });
+    }
+
+    /// Usage that a request can have had; without it the charge stands. One wrong number must not end a lane.
+    fn credible(&self, usage: Option<Usage>) -> Option<Usage> {
+        usage.filter(|usage| usage.total() <= self.most_tokens())
+    }
+
+    fn most_tokens(&self) -> u64 {
+        MOST_TOKENS.max(self.charge().tokens.saturating_mul(2))
     }
 
     fn ended(mut self, usage: Option<Usage>, answer: &Observation, heard: Heard<'_>) {
@@ -199,7 +210,8 @@ impl Permit {
             self.held.trace.used(usage);
         }
         let charge = self.charge();
-        let used = match (usage, answer.query_cost) {
+        let cost = answer.query_cost.filter(|cost| *cost <= self.most_tokens());
+        let used = match (usage, cost) {
             (_, Some(tokens)) => Some(Charge { tokens, ..charge }),
             (Some(usage), None) => Some(
                 // Where the provider does not correct its count, the gates give nothing back either ([`Rules::of_provider`](providers::Rules::of_provider)).
@@ -235,6 +247,8 @@ impl Permit {
     }
 }
 
+/// No request uses more tokens: twice the longest context of any model, which is ten millions (Llama 4 Scout).
+const MOST_TOKENS: u64 = 20_000_000;
 /// How long a lane waits after a refusal that does not say.
 pub(crate) const DEFAULT_WAIT: Duration = Duration::from_secs(1);
 

@@ -154,7 +154,8 @@ impl Request {
         }
     }
 
-    /// How long it may wait for its start, over all attempts. One that would wait longer is refused when it is submitted.
+    /// How long after its submission an attempt may start, whichever it is. A request that would wait longer is refused when
+    /// it is submitted, and one that has to be sent again later than that is not.
     pub fn max_wait(mut self, wait: Duration) -> Self {
         self.max_wait = Some(wait);
         self

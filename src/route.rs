@@ -155,7 +155,8 @@ impl Route {
     pub(crate) fn try_acquire(&mut self) -> Result<Result<Permit, Forecast>, Refusal> {
         if self.candidates.len() > 1 {
             // It has no patience: whoever is free now is better than one that is preferred and will be free soon.
-            self.deadline = Some(clock::now());
+            let now = clock::now();
+            self.deadline = Some(self.deadline.map_or(now, |deadline| deadline.min(now)));
         }
         loop {
             let index = self.choose()?;

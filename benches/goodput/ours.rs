@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tollgate::engine::{
     Ask, Backoff, End, Gates, Grant, LaneStatus, Machine, Offer, Source, Submitted, Ticket, Wake, Wish, choose,
 };
-use tollgate::providers::{self, LimitHit, Retry};
+use tollgate::providers::{self, Retry};
 use tollgate::{Charge, Config, Provider};
 
 use super::play::{Answer, Client, Send, play};
@@ -154,7 +154,7 @@ impl Client for Ours {
         let job = &mut self.jobs[request];
         let lane = &mut self.lanes[job.account];
         let Some(grant) = job.grant.take() else { return };
-        let (charge, at) = (grant.charge, self.start + now);
+        let (charge, sent, at) = (grant.charge, grant.at, self.start + now);
         let seen = providers::observe(self.provider, &answer.headers, SystemTime::UNIX_EPOCH + now);
         if answer.status < 400 {
             let end = answer.usage.map_or(End::Unknown, |usage| {
@@ -172,11 +172,9 @@ impl Client for Ours {
         lane.finish(grant, if refused { End::Refused } else { End::Unknown }, &seen.readings, at);
         lane.answered();
         match (retry, failure.wait) {
-            (Retry::AfterLimit, wait) => {
-                let named = failure.limit.as_ref().and_then(LimitHit::as_limit);
-                let wait = wait.or(pause).unwrap_or(Duration::from_secs(1));
-                let used = failure.limit.and_then(|limit| limit.used);
-                lane.block(named.as_ref(), used, &charge, wait, at);
+            (Retry::AfterLimit, _) => {
+                let default_wait = pause.unwrap_or(Duration::from_secs(1));
+                lane.refused(&failure, &charge, sent, default_wait, at);
             }
             (Retry::Backoff, Some(wait)) => lane.pause(wait, at),
             _ => {}

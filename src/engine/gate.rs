@@ -10,7 +10,7 @@ use super::paid::Paid;
 use super::sight::{Doubtful, Sight};
 use super::toll::Toll;
 use crate::cost::{Charge, DAY, Dimension, Limit, MINUTE, Shape};
-use crate::providers::{Amounts, Reading, Rule, Rules};
+use crate::providers::{self, Amounts, Reading, Rule, Rules};
 
 /// Where a limit's number comes from. A later one in this list is believed over an earlier one, except that nothing
 /// raises a limit that the user configured.
@@ -38,6 +38,12 @@ const CAREFUL: u64 = 8;
 const AGREED: u8 = 3;
 /// After a refusal that nothing explains, this many times the margin is kept back, for two quiet windows.
 const DISTRUST: u32 = 3;
+/// A request that used more than this many times its charge, and all of a limit besides, did so by a number that is wrong: what
+/// is beyond is no debt, so that no number makes a lane wait for much longer than one window.
+const OVERRUN: u64 = 8;
+/// A day that is used up and whose end nobody knows is looked at this often: 24 refusals a day are no hammering, and no more than
+/// an hour of the next day is lost.
+const LOOK: Duration = Duration::from_secs(3_600);
 
 /// What the gates of a lane have in common.
 #[derive(Clone, Copy, Debug)]
@@ -237,14 +243,16 @@ impl Gate {
     }
 
     /// Corrects a charge that was taken at `at` to what was really used, by the rule of real usage: more used than charged
-    /// becomes debt. `on_its_way` is what the provider may not have seen yet.
+    /// becomes debt, though no more than [`OVERRUN`] lets it. `on_its_way` is what the provider may not have seen yet.
     pub(super) fn settle(&mut self, charged: &Charge, used: &Charge, on_its_way: &Charge, at: Instant, now: Instant) {
         let dimension = self.limit.dimension;
         if dimension == Dimension::Requests {
             return;
         }
         let chars = charged.input_by_chars;
-        let (charged, used_now) = (charged.get(dimension), used.get(dimension));
+        let charged = charged.get(dimension);
+        let most = charged.saturating_mul(OVERRUN).saturating_add(self.limit.amount);
+        let used_now = used.get(dimension).min(most);
         let input = if dimension == Dimension::OutputTokens { 0 } else { used.input_tokens.min(used_now) };
         let (output, on_its_way) = (used_now - input, on_its_way.get(dimension));
         self.belief.settle(Rule::Usage, charged, (input, output), on_its_way, at, now);
@@ -295,7 +303,12 @@ impl Gate {
 
     /// Whether a refusal of the provider is not over yet.
     pub(super) fn is_blocked(&self, now: Instant) -> bool {
-        self.blocked_until.is_some_and(|until| now < until)
+        self.blocked_until(now).is_some()
+    }
+
+    /// Until when a refusal of the provider holds everybody, if it is not over.
+    pub(super) fn blocked_until(&self, now: Instant) -> Option<Instant> {
+        self.blocked_until.filter(|until| now < *until)
     }
 
     /// What the books hold, by the hypothesis that binds.
@@ -363,6 +376,30 @@ impl Gate {
         let quiet = (self.limit.window * 2).min(MINUTE * 10);
         self.distrusted_until = Some(until + quiet);
         self.blocked_until = self.blocked_until.max(Some(until));
+    }
+
+    /// A refusal of `charge`, sent at `sent`, says that a limit of a day is used up, and names no time that can be meant: it
+    /// is left alone for as long as its shape says, and then tried by one request. `used` is what the refusal says was used.
+    /// Answers until when.
+    pub(super) fn used_up(&mut self, charge: &Charge, used: Option<u64>, sent: Instant, now: Instant) -> Instant {
+        let used = used.unwrap_or(self.limit.amount);
+        let age = |zone| providers::since_midnight(zone, self.ground.wall_at(now)).unwrap_or(DAY);
+        let until = match self.belief.shapes()[..] {
+            // Of the day that is over, it says nothing about this one.
+            [Shape::Calendar(zone)] if now.saturating_duration_since(sent) > age(zone) => return now,
+            // So it may be by the provider's clock, if that is late: asked again when the day is twice as old.
+            [Shape::Calendar(zone)] if age(zone) < LOOK => now + age(zone).max(MINUTE),
+            [Shape::Calendar(_) | Shape::Refill] => {
+                let (amounts, own) = (self.amounts(charge), self.belief.used(now).0);
+                self.belief.set_used(used.max(own), now);
+                self.belief.ready_at(&amounts, now)
+            }
+            _ => now + LOOK,
+        };
+        self.block(charge, Some(used), until, now);
+        let one = charge.get(self.limit.dimension).max(1);
+        self.careful = Some(Careful(Bucket::new(one, MINUTE, now)));
+        until
     }
 
     /// A request that was let pass to see if it is refused was answered.

@@ -357,19 +357,8 @@ impl Gates {
     ) -> bool {
         let until = now + wait;
         if let Some(named) = named {
-            let known = self.gates.iter().position(|gate| same_kind(named, &gate.limit()));
-            let before = known.map(|index| self.gates[index].limit());
-            let index = match known {
-                Some(index) => match self.gates[index].corrected(named.amount) {
-                    Some(amount) => self.set_one(Limit { amount, ..*named }, Source::Header, now),
-                    None => index,
-                },
-                None if named.amount > 0 => self.set_one(*named, Source::Header, now),
-                None => return false,
-            };
-            self.note(before, index);
-            self.gates[index].block(charge, used, until, now);
-            return true;
+            let gate = self.named(named, now);
+            return gate.map(|index| self.gates[index].block(charge, used, until, now)).is_some();
         }
         let longest = wait.max(MINUTE);
         let mut blocked = false;
@@ -378,6 +367,43 @@ impl Gates {
             blocked = true;
         }
         blocked
+    }
+
+    /// As [`Gates::block`], for a limit of a day that is used up until a time that the refusal does not name; see
+    /// [`Gate::used_up`]. The request was sent at `sent`. Answers until when; `None` if there is nothing to block.
+    pub fn used_up(
+        &mut self,
+        named: &Limit,
+        used: Option<u64>,
+        charge: &Charge,
+        sent: Instant,
+        now: Instant,
+    ) -> Option<Instant> {
+        let index = self.named(named, now)?;
+        // Who tries it has to be answered first.
+        self.answered = false;
+        Some(self.gates[index].used_up(charge, used, sent, now))
+    }
+
+    /// The gate of a limit that a refusal names, by its number where that is told.
+    fn named(&mut self, named: &Limit, now: Instant) -> Option<usize> {
+        let known = self.gates.iter().position(|gate| same_kind(named, &gate.limit()));
+        let before = known.map(|index| self.gates[index].limit());
+        let index = match known {
+            Some(index) => match self.gates[index].corrected(named.amount) {
+                Some(amount) => self.set_one(Limit { amount, ..*named }, Source::Header, now),
+                None => index,
+            },
+            None if named.amount > 0 => self.set_one(*named, Source::Header, now),
+            None => return None,
+        };
+        self.note(before, index);
+        Some(index)
+    }
+
+    /// Until when a limit of a day holds everybody, as a refusal said.
+    pub(super) fn day_over_at(&self, now: Instant) -> Option<Instant> {
+        self.gates.iter().filter(|gate| is_of_day(gate)).filter_map(|gate| gate.blocked_until(now)).max()
     }
 
     /// The gates as they stand, where `taken` is what was answered well since `first`.

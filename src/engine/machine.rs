@@ -23,7 +23,7 @@ use super::retry::RetryBudget;
 use super::tenant::Tenant;
 use super::watch::DayUses;
 use crate::cost::{Charge, DAY, Limit};
-use crate::providers::{Class, Failure, Reading};
+use crate::providers::{Class, Failure, LimitHit, Reading};
 
 /// A lane as it stands; all of it at one instant.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -59,6 +59,9 @@ pub struct LaneStatus {
 
 /// A wait for no limit is no longer, and one that cannot be meant is this long: one wrong header must not end a lane.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
+/// A deadline that passed less than this ago is met by who can go at once: a request that has no patience at all takes its time to
+/// get here.
+const AT_ONCE: Duration = Duration::from_millis(10);
 /// With no limit known, the others wait for the first answer this long.
 const SCOUT: Duration = Duration::from_secs(10);
 /// The scheduler of one lane. `T` travels with a waiting request and comes back with its grant.
@@ -184,6 +187,7 @@ impl<T> Machine<T> {
     pub fn try_submit(&mut self, ask: &Ask, now: Instant) -> Result<Result<Box<Grant>, Forecast>, Refusal> {
         let charge = self.charge(ask);
         self.check_open(ask)?;
+        self.check_deadline(ask, &charge, now)?;
         let place = self.newcomer(ask);
         if let Ok(grant) = self.grant_at_once(place, &charge, &ask.guess, now) {
             self.budget.earn();
@@ -200,6 +204,7 @@ impl<T> Machine<T> {
     pub fn submit(&mut self, ask: &Ask, payload: impl FnOnce() -> T, now: Instant) -> Result<Submitted, Refusal> {
         let charge = self.charge(ask);
         self.check_open(ask)?;
+        self.check_deadline(ask, &charge, now)?;
         let place = match &ask.again {
             Some(Ticket(place)) => place.clone(),
             None => self.newcomer(ask),
@@ -249,8 +254,8 @@ impl<T> Machine<T> {
                 out.push(Wake::Refused(refusal.clone(), entry.payload));
             }
         }
-        // Who cannot make it to the next probe need not wait for that.
-        let shut_until = self.breaker.shut_until(now).unwrap_or(now);
+        // Who cannot make it to the next probe, or to the next day, need not wait for that.
+        let shut_until = self.breaker.shut_until(now).max(self.gates.day_over_at(now)).unwrap_or(now);
         while let Some((deadline, place)) =
             self.queue.first_deadline().filter(|(deadline, _)| *deadline <= now || *deadline < shut_until).cloned()
         {
@@ -259,6 +264,10 @@ impl<T> Machine<T> {
             let forecast = self.forecast_at(&place, &charge, now);
             // On the deadline itself a request that fits still goes.
             if deadline == now && forecast.ahead == 0 && forecast.starts_in.is_zero() {
+                break;
+            }
+            // The limit that is used up may not concern it.
+            if deadline > now + forecast.starts_in {
                 break;
             }
             let Some(entry) = self.queue.remove(&place) else { break };
@@ -439,6 +448,32 @@ impl<T> Machine<T> {
         }
     }
 
+    /// The provider refused the request of a `charge`, sent at `sent`, for a limit: everybody waits for that as long as the
+    /// refusal asks, or for `default_wait`. A limit of a day is waited for as its shape says where it names no time. Answers
+    /// until when, unless nobody knows better than `default_wait`.
+    pub fn refused(
+        &mut self,
+        failure: &Failure,
+        charge: &Charge,
+        sent: Instant,
+        default_wait: Duration,
+        now: Instant,
+    ) -> Option<Instant> {
+        let used = failure.limit.and_then(|hit| hit.used);
+        if let (Some(LimitHit { dimension, window: Some(window), limit, .. }), None) = (failure.limit, failure.wait)
+            && window >= DAY
+        {
+            let limit = Limit::new(dimension, limit.unwrap_or(0), window);
+            return self.gates.used_up(&limit, used, charge, sent, now).or_else(|| {
+                self.pause(LONGEST_PAUSE, now);
+                Some(now + LONGEST_PAUSE)
+            });
+        }
+        let wait = failure.wait.unwrap_or(default_wait);
+        self.block(failure.limit.as_ref().and_then(LimitHit::as_limit).as_ref(), used, charge, wait, now);
+        failure.wait.map(|wait| now + wait)
+    }
+
     /// A wait that has nothing to do with limits: nobody is sent before it is over.
     pub fn pause(&mut self, wait: Duration, now: Instant) {
         self.paused_until = self.paused_until.max(Some(now + wait.min(LONGEST_PAUSE)));
@@ -451,6 +486,7 @@ impl<T> Machine<T> {
     pub fn try_forecast(&mut self, ask: &Ask, now: Instant) -> Result<Forecast, Refusal> {
         let charge = self.charge(ask);
         self.check_open(ask)?;
+        self.check_deadline(ask, &charge, now)?;
         self.check_size(&charge)?;
         let forecast = self.forecast(ask, &charge, now);
         if forecast.ahead > 0 || !forecast.starts_in.is_zero() {
@@ -546,6 +582,15 @@ impl<T> Machine<T> {
 
     fn check_open(&self, ask: &Ask) -> Result<(), Refusal> {
         if self.closed && ask.again.is_none() { Err(Refusal::Closed) } else { Ok(()) }
+    }
+
+    /// Whether its deadline is still to come.
+    fn check_deadline(&mut self, ask: &Ask, charge: &Charge, now: Instant) -> Result<(), Refusal> {
+        if ask.deadline.is_none_or(|deadline| now.saturating_duration_since(deadline) <= AT_ONCE) {
+            return Ok(());
+        }
+        let forecast = self.forecast(ask, charge, now);
+        Err(self.too_late(&forecast, now))
     }
 
     /// Whether it could ever pass. What passes now need not be asked.

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
 use jiff::tz::{Offset, TimeZone};
-use jiff::{Timestamp, fmt::rfc2822};
+use jiff::{Timestamp, ZonedDateTime, fmt::rfc2822};
 
 use super::headers::text;
 use crate::cost::Zone;
@@ -71,14 +71,23 @@ pub fn until_pacific_midnight(now: SystemTime) -> Option<Duration> {
 
 /// Time until the next midnight in `zone`; `None` outside of the years 1 to 9999.
 pub fn until_midnight(zone: Zone, now: SystemTime) -> Option<Duration> {
+    let midnight = today(zone, now)?.tomorrow().ok()?.start_of_day().ok()?;
+    until(midnight.timestamp(), now)
+}
+
+/// Time since the last midnight in `zone`; `None` outside of the years 1 to 9999.
+pub(crate) fn since_midnight(zone: Zone, now: SystemTime) -> Option<Duration> {
+    let midnight = SystemTime::try_from(today(zone, now)?.start_of_day().ok()?.timestamp()).ok()?;
+    now.duration_since(midnight).ok()
+}
+
+fn today(zone: Zone, now: SystemTime) -> Option<ZonedDateTime> {
     let zone = match zone {
         // The rule in force since 2007, written out: no time zone database is needed.
         Zone::Pacific => TimeZone::posix("PST8PDT,M3.2.0,M11.1.0").ok()?,
         Zone::East(minutes) => TimeZone::fixed(Offset::from_seconds(i32::from(minutes) * 60).ok()?),
     };
-    let today = Timestamp::try_from(now).ok()?.to_zoned_datetime(zone);
-    let midnight = today.tomorrow().ok()?.start_of_day().ok()?;
-    until(midnight.timestamp(), now)
+    Some(Timestamp::try_from(now).ok()?.to_zoned_datetime(zone))
 }
 
 fn until_http_date(text: &str, now: SystemTime) -> Option<Duration> {
@@ -259,6 +268,8 @@ mod tests {
         ];
         for (now, seconds) in rows {
             assert_eq!(until_pacific_midnight(at(now)), Some(Duration::from_secs(seconds)), "{now}");
+            let next = at(now) + Duration::from_secs(seconds + 5);
+            assert_eq!(since_midnight(Zone::Pacific, next), Some(Duration::from_secs(5)), "{now}");
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Whatever becomes of a request, the books balance.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tollgate::{Account, Limits, Request, Scheduler, Usage};
+use tollgate::engine::{Gates, Source};
+use tollgate::{Account, Charge, Limit, Limits, Provider, Request, Scheduler, Shape, Usage};
 
 fn scheduler(rpm: u64, tpm: u64) -> Scheduler {
     let limits = Limits { rpm: Some(rpm), tpm: Some(tpm), ..Limits::default() };
@@ -45,6 +46,38 @@ async fn more_used_than_charged_is_debt() {
     let start = tokio::time::Instant::now();
     scheduler.acquire(request(1_000)).await.unwrap().settle(Usage::new(1_000, 0));
     assert_eq!(start.elapsed(), Duration::from_millis(40_500), "until the debt is worked off, and the margin");
+}
+
+#[tokio::test(start_paused = true)]
+async fn usage_that_no_request_can_have_is_no_usage() {
+    for tokens in [1_000_000_000, u64::MAX] {
+        for usage in [Usage::new(tokens, 0), Usage::new(10, tokens), Usage::new(tokens, tokens)] {
+            let scheduler = scheduler(60, 100_000);
+            let mut permit = scheduler.acquire(request(100)).await.unwrap();
+            permit.sent();
+            permit.settle(usage);
+            assert_eq!(left(&scheduler), [59, 99_900], "the charge stands");
+        }
+    }
+}
+
+#[test]
+fn a_wrong_usage_holds_a_lane_for_little_more_than_a_window() {
+    let shapes = ["refill", "sliding", "fixed", "slice:10"].map(|shape| shape.parse::<Shape>().unwrap());
+    for shape in shapes {
+        for used in [1_000_000, u64::MAX] {
+            let now = Instant::now();
+            let mut gates = Gates::new(Provider::Groq, Duration::ZERO);
+            gates.set(&[(Limit::tpm(100_000).shaped(shape), Source::Configured)], now);
+            gates.answered();
+            let charge = Charge::tokens(100, 0);
+            gates.reserve(&charge, now).unwrap();
+            gates.settle(&charge, &Charge::tokens(used, 0), &Charge::default(), now, now);
+            let wait = gates.wait(&charge, now).map_or(Duration::ZERO, |wait| wait.until - now);
+            assert!(wait < Duration::from_secs(62), "{shape}: {wait:?}");
+            assert!(wait > Duration::ZERO, "{shape}: it is used up all the same");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,6 +7,7 @@ mod cache;
 mod ceiling;
 #[cfg(all(feature = "client", feature = "mock"))]
 mod client;
+mod day_limits;
 #[cfg(all(feature = "client", feature = "mock"))]
 mod dialects;
 mod events;

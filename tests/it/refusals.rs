@@ -6,9 +6,12 @@ use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
 use tokio::time::Instant;
-use tollgate::{Account, AcquireError, Attempt, Class, Error, Limits, Refusal, Request, RetryPolicy, Scheduler};
+use tollgate::{
+    Account, AcquireError, Attempt, Class, Error, Limits, Refusal, Request, RetryPolicy, Scheduler, TryAcquireError,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
 
 fn scheduler() -> Scheduler {
     let limits = Limits { rpm: Some(6_000), tpm: Some(600_000), ..Limits::default() };
@@ -190,6 +193,52 @@ async fn a_retry_whose_pause_ends_after_the_deadline_is_refused_at_once() {
 
     let (_, call) = failing(1, 503, HeaderMap::new(), "");
     assert_eq!(scheduler.submit(request().max_wait(11 * SECOND), call).await.unwrap(), 2, "this one can make it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_has_passed_is_met_by_nobody_and_one_of_this_moment_by_who_can_go() {
+    let limits = Limits { rpm: Some(6_000), ..Limits::default() };
+    let another = Scheduler::builder()
+        .account(Account::openai().named("a").limits(limits))
+        .account(Account::openai().named("b").limits(limits));
+    for scheduler in [scheduler(), another.build().unwrap()] {
+        let now = Instant::now().into_std();
+        let late = || request().deadline(now - 5 * SECOND);
+        let (calls, call) = failing(0, 200, HeaderMap::new(), "");
+        let error = scheduler.submit(late(), call).await.unwrap_err();
+        let Error::Refused { reason: AcquireError::Refused(Refusal::Deadline { .. }), attempts: 0, .. } = error else {
+            panic!("{error:?}")
+        };
+        assert_eq!(calls.load(Relaxed), 0);
+        assert!(scheduler.acquire(late()).await.is_err() && scheduler.forecast(late()).await.is_err());
+        let refused = scheduler.try_acquire(late()).unwrap_err();
+        assert!(
+            matches!(refused, TryAcquireError::Never(AcquireError::Refused(Refusal::Deadline { .. }))),
+            "{refused:?}"
+        );
+        for punctual in [request().deadline(now), request().max_wait(Duration::ZERO)] {
+            let (_, call) = failing(0, 200, HeaderMap::new(), "");
+            scheduler.submit(punctual, call).await.unwrap();
+        }
+        assert!(scheduler.try_acquire(request().deadline(now)).is_ok());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_ends_after_the_deadline_is_the_last_one() {
+    for status in [401, 429, 503] {
+        let limits = Limits { rpm: Some(6_000), ..Limits::default() };
+        let account = || Account::openai().key("first").key("second").limits(limits);
+        let scheduler = || Scheduler::builder().account(account()).build().unwrap();
+        let call = |attempt: Attempt| async move {
+            tokio::time::sleep(30 * SECOND).await;
+            attempt.answer(if attempt.number() == 1 { status } else { 200 }, &HeaderMap::new());
+            if attempt.number() == 1 { Err(Failed) } else { Ok(()) }
+        };
+        let error = scheduler().submit(request().max_wait(SECOND), call).await.unwrap_err();
+        assert!(matches!(error, Error::Refused { attempts: 1, last: Some(_), .. }), "{status}: {error:?}");
+        assert!(scheduler().submit(request().max_wait(MINUTE), call).await.is_ok(), "this one can make it");
+    }
 }
 
 #[tokio::test(start_paused = true)]
