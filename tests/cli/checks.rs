@@ -123,6 +123,38 @@ fn an_output_that_cannot_be_written_is_found_before_anything_is_spent() {
 }
 
 #[test]
+fn a_file_that_is_two_things_at_once_is_refused_before_anything_is_spent() {
+    let (world, server) = (World::new(), Recorder::ok());
+    world.requests("in.jsonl", 0..2);
+    world.write("settings.toml", "");
+    std::os::unix::fs::symlink("in.jsonl", world.path("link.jsonl")).unwrap();
+    std::os::unix::fs::symlink("out.jsonl", world.path("dangling.jsonl")).unwrap();
+    std::fs::hard_link(world.path("in.jsonl"), world.path("hard.jsonl")).unwrap();
+    let (before, files) = (world.read("in.jsonl"), world.files());
+    for (args, text) in [
+        ("-o hard.jsonl", "hard.jsonl is the input; results need a file of their own"),
+        ("-o link.jsonl", "link.jsonl is the input"),
+        ("-o settings.toml --config settings.toml", "settings.toml is the configuration"),
+        ("--report in.jsonl", "in.jsonl is the input; the report needs a file of its own"),
+        ("--report link.jsonl", "link.jsonl is the input"),
+        ("--report settings.toml --config settings.toml", "settings.toml is the configuration"),
+        ("--report in.results.jsonl", "in.results.jsonl is the file of results; the report needs"),
+        ("-o out.jsonl --report ./out.jsonl", "./out.jsonl is the file of results"),
+        ("-o out.jsonl --report dangling.jsonl", "dangling.jsonl is the file of results"),
+        ("-o dangling.jsonl --report out.jsonl.journal", "out.jsonl.journal is the journal of the results"),
+        ("--learned in.jsonl", "in.jsonl is the input; what is learned needs a file of its own"),
+        ("-o out.jsonl --learned out.jsonl", "out.jsonl is the file of results; what is learned"),
+        ("--report r.json --learned r.json", "r.json is the report; what is learned"),
+        ("-o out.jsonl --cache out.jsonl", "out.jsonl is the file of results; the cache needs a folder"),
+        ("--report r --cache r", "r is the report; the cache needs a folder"),
+    ] {
+        world.run(&format!("run in.jsonl {} {args}", server.at().replace("--unlimited", ""))).expect(2).says(text);
+        assert_eq!((world.read("in.jsonl"), world.files()), (before.clone(), files.clone()), "{args}");
+    }
+    assert!(server.seen().is_empty());
+}
+
+#[test]
 fn an_empty_input_is_a_job_that_is_done() {
     let world = World::new();
     world.write("in.jsonl", "\n  \n\n");

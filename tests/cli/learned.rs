@@ -71,11 +71,12 @@ fn a_damaged_file_stops_the_run_before_anything_is_sent_and_stays_as_it_is() {
     let args = format!("run in.jsonl --base-url {} --learned", server.url());
     world.run(&format!("{args} limits.json")).expect(2).says("limits.json:1:13 holds no learned limits");
     // The likeliest wrong file is one that the user needs.
-    world.run(&format!("{args} in.jsonl")).expect(2).says("name another file");
+    world.requests("other.jsonl", 0..3);
+    world.run(&format!("{args} other.jsonl")).expect(2).says("name another file");
     world.run(&format!("{args} nowhere/limits.json")).expect(2).says("cannot keep what will be learned");
     assert_eq!(server.stats().requests, 0);
     assert_eq!(world.read("limits.json"), "{\"accounts\": [1]}");
-    assert_eq!(world.read("in.jsonl").lines().count(), 3);
+    assert_eq!(world.read("other.jsonl").lines().count(), 3);
 }
 
 #[test]

@@ -74,6 +74,66 @@ fn a_second_run_on_one_output_refuses() {
 }
 
 #[test]
+fn a_file_of_results_has_one_run_by_whatever_name() {
+    let (world, server) = (World::new(), Server::slow(0.3));
+    world.requests("in.jsonl", 0..3);
+    std::fs::create_dir(world.path("elsewhere")).unwrap();
+    std::os::unix::fs::symlink("../out.jsonl", world.path("elsewhere/link.jsonl")).unwrap();
+    let run = |output: &str| format!("run in.jsonl -o {output} --max-concurrent 1 {}", server.at());
+    let running = world.start(&run("elsewhere/link.jsonl"));
+    until("the first is under way", || server.stats().requests > 0);
+    assert!(world.has("out.jsonl.journal"));
+    world.run(&run("out.jsonl")).expect(2).says("another run is writing to out.jsonl");
+    running.wait().expect(0);
+    world.run(&format!("{} --retry-failed", run("elsewhere/link.jsonl"))).expect(0).says("3 of 3 rows have a result");
+    assert_eq!(world.results("out.jsonl").len(), 3);
+}
+
+#[test]
+fn retrying_leaves_a_link_to_the_results_a_link() {
+    let (world, server) = (World::new(), Recorder::start(|_| (400, "{}".to_owned())));
+    world.requests("in.jsonl", 0..3);
+    std::os::unix::fs::symlink("out.jsonl", world.path("link.jsonl")).unwrap();
+    world.run(&format!("run in.jsonl -o link.jsonl {}", server.at())).expect(1);
+    let better = Recorder::ok();
+    world.run(&format!("run in.jsonl -o link.jsonl --retry-failed {}", better.at())).expect(0);
+    assert!(world.path("link.jsonl").is_symlink());
+    assert!(world.results("out.jsonl").values().all(|result| result["error"].is_null()));
+}
+
+#[test]
+fn requests_of_another_batch_are_no_results() {
+    let (world, server) = (World::new(), Recorder::ok());
+    world.write("in.jsonl", format!("{}\n", batch("a")));
+    let others: String = (0..5).map(|row| format!("{}\n", batch(&format!("id-{row}")))).collect();
+    world.write("other.jsonl", &others);
+    for args in ["", "--retry-failed"] {
+        let command = format!("run in.jsonl -o other.jsonl {args} {}", server.at());
+        world.run(&command).expect(2).says("line 1 of other.jsonl is no result of a run");
+        assert_eq!(world.read("other.jsonl"), others);
+    }
+    assert!(server.seen().is_empty());
+}
+
+#[test]
+fn results_that_are_gone_at_the_end_are_told_and_done_again() {
+    let (world, server) = (World::new(), Server::slow(0.3));
+    world.requests("in.jsonl", 0..3);
+    let command = format!("run in.jsonl --max-concurrent 1 {}", server.at());
+    for replaced in [false, true] {
+        let running = world.start(&command);
+        until("a result is there", || lines(&world.path("in.results.jsonl")) > 0);
+        std::fs::remove_file(world.path("in.results.jsonl")).unwrap();
+        if replaced {
+            world.write("in.results.jsonl", "");
+        }
+        running.wait().expect(1).says("in.results.jsonl was removed or replaced during the run");
+    }
+    world.run(&command).expect(0).says("3 rows were sent by an earlier run without a result");
+    assert_eq!(world.results("in.results.jsonl").len(), 3);
+}
+
+#[test]
 fn rows_without_a_known_end_are_told_and_run_again_or_left() {
     let (world, server) = (World::new(), Server::slow(30.0));
     world.requests("in.jsonl", 0..4);

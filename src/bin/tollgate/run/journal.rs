@@ -13,6 +13,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use anyhow::{Context, Result, bail};
 
+use super::paths::{is_at, resolved};
 use super::row::Id;
 use crate::stop::{Level, Stop};
 
@@ -29,9 +30,7 @@ pub(crate) struct Journal {
 impl Journal {
     /// Opens and locks the journal of `output`.
     pub(crate) fn open(output: &Path) -> Result<Self> {
-        let mut name = output.as_os_str().to_owned();
-        name.push(".journal");
-        let path = PathBuf::from(name);
+        let path = path_for(output);
         loop {
             let file = OpenOptions::new().create(true).read(true).append(true).open(&path);
             let file = file.with_context(|| format!("cannot write {}", path.display()))?;
@@ -120,6 +119,13 @@ impl Journal {
     }
 }
 
+/// Where the journal of `output` lies: beside the file itself, which has one journal by whatever name it is called.
+pub(crate) fn path_for(output: &Path) -> PathBuf {
+    let mut name = resolved(output).into_os_string();
+    name.push(".journal");
+    name.into()
+}
+
 fn noted(line: &[u8]) -> Option<(bool, Id)> {
     let line = std::str::from_utf8(line).ok()?;
     let (what, id) = line.split_once(' ')?;
@@ -129,19 +135,6 @@ fn noted(line: &[u8]) -> Option<(bool, Id)> {
         "back" => Some((false, id)),
         _ => None,
     }
-}
-
-#[cfg(unix)]
-fn is_at(file: &File, path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let place = |data: io::Result<std::fs::Metadata>| data.ok().map(|data| (data.dev(), data.ino()));
-    let there = place(file.metadata());
-    there.is_some() && there == place(std::fs::metadata(path))
-}
-
-#[cfg(not(unix))]
-fn is_at(_: &File, path: &Path) -> bool {
-    path.exists()
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod journal;
 mod memory;
 mod metrics;
 mod output;
+mod paths;
 mod progress;
 mod report;
 mod report_file;
@@ -60,6 +61,7 @@ const LAST_POSTS: Duration = Duration::from_secs(10);
 /// Does the job.
 pub(crate) async fn run(args: RunArgs) -> Result<Exit> {
     let settings = Settings::new(args)?;
+    settings.check_paths()?;
     let stop = Stop::new();
     stop.listen().context("cannot listen for signals")?;
     let report = settings.report.as_deref().map(ReportFile::open).transpose()?;
@@ -70,7 +72,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<Exit> {
     let (memory, learned) = settings.learned.clone().map(Memory::open).transpose()?.unzip();
     let input = Input::open(&settings.from)?;
     let sizes = checker(&settings.config)?;
-    let (output, mut known) = Output::open(&settings.to, input.path(), settings.retry_failed)?;
+    let (output, mut known) = Output::open(&settings.to, settings.retry_failed)?;
     let shape = &settings.shape;
     let check = Check { shape, known: &known, uncertain: settings.uncertain, sizes: &sizes, stop: &stop };
     let checked = match check.run(&input) {
@@ -183,8 +185,8 @@ async fn finish(
     let journal = job.output.journal();
     if let Some(journal) = journal {
         let open = checked.uncertain.saturating_sub(job.tally.resolved.load(Relaxed));
-        if worked.is_ok() && written.is_ok() && open == 0 && job.stop.level() < Level::Now && journal.broken().is_none()
-        {
+        let kept = written.is_ok() && job.output.is_there() && journal.broken().is_none();
+        if worked.is_ok() && kept && open == 0 && job.stop.level() < Level::Now {
             journal.remove();
         }
     }
@@ -218,6 +220,14 @@ fn conclude(job: &Job, settings: &Settings, figures: &Report) -> Exit {
         (false, true) => format!("The same command, with the same input, goes on where this one stopped:\n  {command}"),
         (false, false) => "Without a file of results (-o OUT), the next run begins anew.".to_owned(),
     };
+    if !job.output.is_there() {
+        show::line(format_args!(
+            "tollgate: {} was removed or replaced during the run, and the results that were written to it are gone\n\
+             The same command does those rows again:\n  {command}",
+            job.output.name()
+        ));
+        return Exit::Failed;
+    }
     if let Some(trouble) = job.trouble.get() {
         show::line(format_args!(
             "tollgate: stopped, since one row after the other failed in a way that the rest would too\n  because: {trouble}\n\

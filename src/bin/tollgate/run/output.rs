@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, bail};
-use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
 use tempfile::NamedTempFile;
 use tokio::sync::mpsc;
 
 use super::journal::Journal;
+use super::paths::is_at;
 use super::row::{Id, id_of};
 use super::settings::To;
 use crate::stop::{Level, Stop};
@@ -60,7 +61,10 @@ pub(crate) enum Stream {
 /// A file of results, with the lock that makes it ours.
 #[derive(Debug)]
 pub(crate) struct Results {
+    /// As it was typed.
     path: PathBuf,
+    /// The same behind all links.
+    place: PathBuf,
     file: File,
     pub(crate) journal: Journal,
     /// Whether the file was not there before.
@@ -69,7 +73,7 @@ pub(crate) struct Results {
 
 impl Output {
     /// Makes sure that results can be written, and reads those that are there. With `retry_failed`, failures are taken out.
-    pub(crate) fn open(to: &To, input: &Path, retry_failed: bool) -> Result<(Self, Known)> {
+    pub(crate) fn open(to: &To, retry_failed: bool) -> Result<(Self, Known)> {
         let path = match to {
             To::Stdout => return Ok((Self::Stream(Stream::Stdout), Known::default())),
             To::File(path) => path,
@@ -80,21 +84,17 @@ impl Output {
             let file = OpenOptions::new().write(true).open(path).with_context(cannot)?;
             return Ok((Self::Stream(Stream::Other(file)), Known::default()));
         }
-        if let (Ok(input), Ok(output)) = (input.canonicalize(), path.canonicalize())
-            && input == output
-        {
-            bail!("{} is the input; results need a file of their own", path.display());
-        }
         let open = || OpenOptions::new().create(true).read(true).append(true).open(path);
         // Before the journal, so that a folder that is not there is named by the file that was asked for.
         let mut file = open().with_context(cannot)?;
+        let place = path.canonicalize().with_context(cannot)?;
         let journal = Journal::open(path)?;
         let mut known = read(path, &mut file).inspect_err(|_| journal.remove_if_empty())?;
         known.uncertain = journal
             .uncertain(|id| known.is_done(id))
             .with_context(|| format!("cannot read the journal of {}", path.display()))?;
         if retry_failed && !known.failed.is_empty() {
-            without_failures(path, &known).with_context(|| format!("cannot rewrite {}", path.display()))?;
+            without_failures(&place, &known).with_context(|| format!("cannot rewrite {}", path.display()))?;
             // The old file is no longer the one at this path.
             file = open().with_context(cannot)?;
             // They have come to an end, whatever the journal says of their being sent.
@@ -102,13 +102,22 @@ impl Output {
                 journal.back(*id);
             }
         }
-        Ok((Self::File(Results { path: path.clone(), file, journal, new: there.is_none() }), known))
+        let (path, new) = (path.clone(), there.is_none());
+        Ok((Self::File(Results { path, place, file, journal, new }), known))
     }
 
     pub(crate) fn journal(&self) -> Option<&Journal> {
         match self {
             Self::Stream(_) => None,
             Self::File(results) => Some(&results.journal),
+        }
+    }
+
+    /// Whether the results can still be found where they are written to. Their file may have been removed or replaced.
+    pub(crate) fn is_there(&self) -> bool {
+        match self {
+            Self::Stream(_) => true,
+            Self::File(results) => is_at(&results.file, &results.path),
         }
     }
 
@@ -139,7 +148,7 @@ impl Output {
     pub(crate) fn untouched(&self) {
         if let Self::File(results) = self {
             if results.new {
-                let _ = std::fs::remove_file(&results.path);
+                let _ = std::fs::remove_file(&results.place);
             }
             results.journal.remove_if_empty();
         }
@@ -151,8 +160,16 @@ impl Output {
 struct Head<'a> {
     #[serde(borrow)]
     custom_id: Cow<'a, str>,
-    response: Option<Status>,
-    error: Option<IgnoredAny>,
+    /// Every result has these, and one of them is null; what has neither is no result.
+    #[serde(default, deserialize_with = "present")]
+    response: Option<Option<Status>>,
+    #[serde(default, deserialize_with = "present")]
+    error: Option<Option<IgnoredAny>>,
+}
+
+/// Tells null from nothing.
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(value: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(value).map(Some)
 }
 
 #[derive(Deserialize)]
@@ -160,11 +177,26 @@ struct Status {
     status_code: u16,
 }
 
-impl Head<'_> {
-    fn succeeded(&self) -> bool {
-        self.error.is_none()
-            && self.response.as_ref().is_some_and(|response| (200..300).contains(&response.status_code))
+impl<'a> Head<'a> {
+    /// `None` for what is no result.
+    fn of(line: &'a [u8]) -> Option<Self> {
+        let head = serde_json::from_slice::<Self>(line).ok()?;
+        (head.response.is_some() || head.error.is_some()).then_some(head)
     }
+
+    fn succeeded(&self) -> bool {
+        let status = self.response.as_ref().and_then(Option::as_ref).map(|response| response.status_code);
+        self.error.as_ref().is_none_or(Option::is_none) && status.is_some_and(|status| (200..300).contains(&status))
+    }
+}
+
+/// How every result begins.
+const BEGINNING: &[u8] = b"{\"id\":";
+
+/// What a crash may leave of a result that was being written: its beginning, or zeros, which some file systems put there.
+fn is_torn(line: &[u8]) -> bool {
+    let beginning = &BEGINNING[..line.len().min(BEGINNING.len())];
+    line.starts_with(b"\0") || (line.starts_with(beginning) && serde_json::from_slice::<IgnoredAny>(line).is_err())
 }
 
 /// Reads the results in `file` and repairs its end: a last line without an end is closed if it is whole and cut off if not.
@@ -182,8 +214,8 @@ fn read(path: &Path, file: &mut File) -> Result<Known> {
         number += 1;
         let whole = line.ends_with(b"\n");
         let text = line.trim_ascii();
-        match serde_json::from_slice::<Head<'_>>(text) {
-            Ok(head) => {
+        match Head::of(text) {
+            Some(head) => {
                 let id = id_of(&head.custom_id);
                 if head.succeeded() {
                     known.succeeded.insert(id)
@@ -194,11 +226,11 @@ fn read(path: &Path, file: &mut File) -> Result<Known> {
                     file.write_all(b"\n").with_context(|| format!("cannot write {}", path.display()))?;
                 }
             }
-            Err(_) if !whole => {
+            None if !whole && is_torn(text) => {
                 file.set_len(end).with_context(|| format!("cannot repair the last line of {}", path.display()))?;
             }
-            Err(_) if text.is_empty() => {}
-            Err(_) => bail!(
+            None if text.is_empty() => {}
+            None => bail!(
                 "line {number} of {} is no result of a run; choose another output with -o, or move that file away",
                 path.display()
             ),
@@ -218,8 +250,7 @@ fn without_failures(path: &Path, known: &Known) -> io::Result<()> {
     let mut reader = BufReader::with_capacity(BATCH, File::open(path)?);
     let mut line = Vec::new();
     while reader.read_until(b'\n', &mut line)? > 0 {
-        let head = serde_json::from_slice::<Head<'_>>(line.trim_ascii());
-        if !head.is_ok_and(|head| known.failed(id_of(&head.custom_id))) {
+        if !Head::of(line.trim_ascii()).is_some_and(|head| known.failed(id_of(&head.custom_id))) {
             copy.write_all(&line)?;
         }
         line.clear();
@@ -287,7 +318,7 @@ mod tests {
     }
 
     fn open(path: &Path, retry_failed: bool) -> Result<(Output, Known)> {
-        Output::open(&To::File(path.to_owned()), Path::new("no input"), retry_failed)
+        Output::open(&To::File(path.to_owned()), retry_failed)
     }
 
     #[test]
@@ -313,11 +344,24 @@ mod tests {
     fn a_file_of_something_else_is_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.jsonl");
-        let text = format!("{}\n{{\"model\":\"m\"}}\n", good("a"));
-        std::fs::write(&path, &text).unwrap();
-        let error = open(&path, true).unwrap_err().to_string();
-        assert!(error.starts_with("line 2 of "), "{error}");
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        let request = r#"{"custom_id":"b","method":"POST","url":"/v1/embeddings","body":{}}"#;
+        for (line, text) in [
+            (2, format!("{}\n{{\"model\":\"m\"}}\n", good("a"))),
+            (1, format!("{request}\n{request}\n")),
+            (2, format!("{}\n{request}\n{}\n", good("a"), bad("c"))),
+            (1, request.to_owned()),
+            (1, request[..30].to_owned()),
+            (2, format!("{}\nsome notes", bad("a"))),
+            (1, r#"{"id":"x","model":"m"}"#.to_owned()),
+        ] {
+            for retry_failed in [true, false] {
+                std::fs::write(&path, &text).unwrap();
+                let error = open(&path, retry_failed).unwrap_err().to_string();
+                assert!(error.starts_with(&format!("line {line} of ")), "{error}");
+                assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+            }
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no journal stays");
     }
 
     #[test]

@@ -8,6 +8,8 @@ use anyhow::{Context, Error, Result, bail};
 use tollgate::mock::{Latency, MockConfig};
 use tollgate::{Account, Config, Key, Limits, Provider, Secret, Tier, WatchConfig, WebhookConfig};
 
+use super::journal;
+use super::paths::{self, Role};
 use super::row::Shape;
 use crate::args::{
     CacheArgs, LimitArgs, MockedArgs, RowArgs, RunArgs, ShapeOf, TalkArgs, TargetArgs, Uncertain, shapes_over,
@@ -82,6 +84,8 @@ pub(crate) struct Settings {
     pub(crate) from: From,
     pub(crate) to: To,
     pub(crate) report: Option<PathBuf>,
+    /// Where the configuration was read.
+    config_file: Option<PathBuf>,
     /// Where to serve metrics.
     pub(crate) metrics: Option<SocketAddr>,
     /// Where what is found out about limits is kept.
@@ -164,6 +168,7 @@ impl Settings {
             from,
             to,
             report,
+            config_file: target.api.config,
             metrics,
             learned,
             shape,
@@ -177,6 +182,28 @@ impl Settings {
             warnings,
             talk,
         })
+    }
+
+    /// That every file that is written is no other one.
+    pub(crate) fn check_paths(&self) -> Result<()> {
+        let output = if let To::File(path) = &self.to { Some(path.as_path()) } else { None };
+        let journal = output.map(journal::path_for);
+        let cache = self.config.cache.as_ref().and_then(|cache| cache.folder.as_deref());
+        let roles = [
+            (self.from.file(), "the input", None),
+            (self.config_file.as_deref(), "the configuration", None),
+            (output, "the file of results", Some("results need a file of their own")),
+            (
+                journal.as_deref(),
+                "the journal of the results",
+                Some("their journal needs that name; choose another -o"),
+            ),
+            (self.report.as_deref(), "the report", Some("the report needs a file of its own")),
+            (self.learned.as_deref(), "what was learned", Some("what is learned needs a file of its own")),
+            (cache, "the cache", Some("the cache needs a folder of its own")),
+        ];
+        let roles = roles.into_iter().filter_map(|(path, name, needs)| Some(Role { path: path?, name, needs }));
+        paths::check(&roles.collect::<Vec<_>>())
     }
 }
 
