@@ -13,6 +13,7 @@ use crate::attempt::Attempt;
 use crate::config::{Config, ConfigError};
 use crate::cost::Usage;
 use crate::error::Error;
+use crate::inspect;
 use crate::providers::{Failure, Unfit};
 use crate::request::Request;
 use crate::scheduler::{Answered, Ended, Scheduler};
@@ -41,6 +42,15 @@ pub enum ClientError {
     /// The answer is not JSON.
     #[error("the provider's answer is not JSON")]
     Json(#[source] serde_json::Error),
+    /// The answer is whole JSON where a stream was asked for.
+    #[error("the answer is no stream; the body must say `\"stream\": true`, and the server must know it")]
+    NoStream,
+    /// A stream ended in the middle of an event.
+    #[error("the stream ended in the middle of an event, so the answer is not whole; ask again")]
+    StreamCut,
+    /// A stream has an event that is longer than 16 MiB.
+    #[error("the stream has an event of more than 16 MiB, which is not read; ask without `stream`")]
+    EventTooLong,
 }
 
 /// A provider's answer.
@@ -242,7 +252,12 @@ impl Scheduler {
     /// As [`Scheduler::submit`].
     pub async fn chat_stream<B: Serialize + ?Sized>(&self, body: &B) -> Result<ChatStream, Error<ClientError>> {
         let answered = self.make(Request::chat(body), "/chat/completions", bytes_of(body).into(), |_| ()).await?;
-        Ok(ChatStream::new(answered.value, answered.permit, answered.facts))
+        let Answered { value, permit, facts, attempts } = answered;
+        if inspect::is_json(&value) {
+            permit.answered(facts.usage, &facts.answer);
+            return Err(Error::Call { error: ClientError::NoStream, attempts, failure: None });
+        }
+        Ok(ChatStream::new(value, permit, facts))
     }
 
     /// The HTTP request that the built-in client makes for `attempt`: `body` as it is, or as a fallback's model takes it, to

@@ -85,6 +85,11 @@ pub(crate) fn is_events(response: &Response) -> bool {
     is(kind_of(response), "text/event-stream")
 }
 
+/// Whether the response says that it is JSON.
+pub(crate) fn is_json(response: &Response) -> bool {
+    is(kind_of(response), JSON)
+}
+
 /// Whether the response is good and left to its caller to read: a stream of events, lines or sound, a file. What does not
 /// say what it is is taken for JSON.
 fn passes(response: &Response) -> bool {

@@ -35,6 +35,8 @@ mod route;
 mod scheduler;
 mod secret;
 #[cfg(feature = "client")]
+mod sse;
+#[cfg(feature = "client")]
 mod stream;
 mod target;
 pub mod tokens;

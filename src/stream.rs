@@ -1,6 +1,7 @@
 //! Streams of server-sent events that close their own books: on the usage chunk, on an error inside the stream, at the
 //! end, or when they are dropped.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -14,10 +15,8 @@ use crate::cost::Usage;
 use crate::inspect;
 use crate::permit::Permit;
 use crate::providers::{self, Failure, Observation};
+use crate::sse::{Broken, Events, is_done};
 use crate::target::Target;
-
-/// The longest event that is looked at; a longer one passes through unread.
-const LONGEST_EVENT: usize = 16 << 20;
 
 /// A chat completion that arrives in pieces.
 ///
@@ -31,22 +30,25 @@ const LONGEST_EVENT: usize = 16 << 20;
 pub struct ChatStream {
     target: Target,
     dropped: Vec<String>,
-    chunks: Tap,
-    events: Events,
+    tap: Tap,
+    /// What came and was not asked for yet.
+    events: VecDeque<Result<BytesMut, ClientError>>,
     done: bool,
 }
 
 impl ChatStream {
     pub(crate) fn new(response: reqwest::Response, permit: Permit, mut facts: Facts) -> Self {
         let (target, dropped) = (permit.target(), facts.dropped());
-        Self { target, dropped, chunks: Tap::new(response, permit, facts), events: Events::default(), done: false }
+        // Whatever it calls itself: events were asked for.
+        let tap = Tap { events: Some(Events::default()), ..Tap::new(response, permit, facts) };
+        Self { target, dropped, tap, events: VecDeque::new(), done: false }
     }
 
     /// The next chunk as JSON; `None` at the end.
     ///
     /// # Errors
-    /// When the connection breaks, the provider reports an error inside the stream, or a chunk is not JSON. The stream is
-    /// over then; a stream that has begun is never repeated.
+    /// When the connection breaks, the stream ends in the middle of a chunk, the provider reports an error inside of it, or
+    /// a chunk is not JSON or longer than 16 MiB. The stream is over then; a stream that has begun is never repeated.
     ///
     /// # Cancel safety
     /// Nothing is lost: the next call goes on where this one was.
@@ -66,7 +68,7 @@ impl ChatStream {
 
     /// What the call used, once the usage chunk was there.
     pub fn usage(&self) -> Option<Usage> {
-        self.chunks.books.usage
+        self.tap.books.usage
     }
 }
 
@@ -74,31 +76,28 @@ impl Stream for ChatStream {
     type Item = Result<Value, ClientError>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = &mut *self;
+        let Self { tap, events, done, .. } = &mut *self;
         loop {
-            if this.done {
-                return Poll::Ready(None);
+            let chunk = match events.pop_front() {
+                Some(Ok(data)) if is_done(&data) => continue,
+                Some(Ok(data)) => serde_json::from_slice(&data).map_err(ClientError::Json),
+                Some(Err(error)) => Err(error),
+                None if *done => return Poll::Ready(None),
+                None => match std::task::ready!(tap.poll_body(context, |event| events.push_back(event))) {
+                    Some(Ok(_)) => continue,
+                    Some(Err(error)) => Err(ClientError::Transport(error.without_url())),
+                    None => {
+                        *done = true;
+                        continue;
+                    }
+                },
+            };
+            if chunk.is_err() {
+                *done = true;
+                events.clear();
+                tap.books.leave();
             }
-            if let Some(failure) = this.chunks.books.failure.take() {
-                this.done = true;
-                return Poll::Ready(Some(Err(ClientError::Status(failure))));
-            }
-            if let Some(data) = this.events.next() {
-                if data.as_ref() == b"[DONE]" {
-                    continue;
-                }
-                let chunk = serde_json::from_slice(&data).map_err(ClientError::Json);
-                this.done = chunk.is_err();
-                return Poll::Ready(Some(chunk));
-            }
-            match std::task::ready!(Pin::new(&mut this.chunks).poll_next(context)) {
-                Some(Ok(bytes)) => this.events.push(&bytes),
-                Some(Err(error)) => {
-                    this.done = true;
-                    return Poll::Ready(Some(Err(ClientError::Transport(error))));
-                }
-                None => this.done = this.events.is_empty(),
-            }
+            return Poll::Ready(Some(chunk));
         }
     }
 }
@@ -115,9 +114,36 @@ impl Tap {
     pub(crate) fn new(response: reqwest::Response, mut permit: Permit, facts: Facts) -> Self {
         // The headers of a stream come at its beginning, and others can use what they say at once.
         permit.read(&facts.answer);
-        let books = Books { permit: Some(permit), usage: facts.usage, failure: None };
+        let books = Books { permit: Some(permit), usage: facts.usage };
         let events = inspect::is_events(&response).then(Events::default);
         Self { body: Box::pin(response.bytes_stream()), events, books }
+    }
+
+    /// The next bytes. `each` gets every event in them, after the books have seen it.
+    fn poll_body(
+        &mut self,
+        context: &mut Context<'_>,
+        mut each: impl FnMut(Result<BytesMut, ClientError>),
+    ) -> Poll<Option<Result<Bytes, reqwest::Error>>> {
+        let chunk = std::task::ready!(self.body.as_mut().poll_next(context));
+        let Self { events, books, .. } = self;
+        match (&chunk, events) {
+            (Some(Ok(bytes)), Some(events)) => {
+                events.push(bytes);
+                while let Some(event) = events.next() {
+                    each(books.see(event));
+                }
+            }
+            (Some(Ok(_)), None) => {}
+            (Some(Err(_)), _) => books.broke("the stream broke"),
+            (None, events) => {
+                if let Some(event) = events.as_mut().and_then(Events::end) {
+                    each(books.see(event));
+                }
+                books.close();
+            }
+        }
+        Poll::Ready(chunk)
     }
 }
 
@@ -125,21 +151,8 @@ impl Stream for Tap {
     type Item = Result<Bytes, reqwest::Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let chunk = std::task::ready!(self.body.as_mut().poll_next(context));
-        match &chunk {
-            Some(Ok(bytes)) => {
-                let Self { events, books, .. } = &mut *self;
-                if let Some(events) = events {
-                    events.push(bytes);
-                    while let Some(data) = events.next() {
-                        books.see(&data);
-                    }
-                }
-            }
-            Some(Err(_)) => self.books.broke(),
-            None => self.books.close(),
-        }
-        Poll::Ready(chunk)
+        // What the books cannot read, whoever reads the bytes may.
+        self.poll_body(context, drop)
     }
 }
 
@@ -153,34 +166,43 @@ impl std::fmt::Debug for Tap {
 struct Books {
     permit: Option<Permit>,
     usage: Option<Usage>,
-    failure: Option<Box<Failure>>,
 }
 
 impl Books {
-    fn see(&mut self, data: &[u8]) {
+    /// What the event is to the caller.
+    fn see(&mut self, event: Result<BytesMut, Broken>) -> Result<BytesMut, ClientError> {
+        let data = match event {
+            Ok(data) => data,
+            Err(Broken::TooLong) => return Err(ClientError::EventTooLong),
+            Err(Broken::Cut) => {
+                self.broke("the stream ended in the middle of an event");
+                return Err(ClientError::StreamCut);
+            }
+        };
         // Most events have neither; looking is cheaper than parsing.
         let mentions = |word: &[u8]| data.windows(word.len()).any(|window| window == word);
         if mentions(b"\"usage\"") || mentions(b"\"usageMetadata\"") {
-            self.usage = providers::usage_in_bytes(data).or(self.usage);
+            self.usage = providers::usage_in_bytes(&data).or(self.usage);
         }
         if mentions(b"\"error\"")
             && let Some(permit) = &self.permit
-            && let Ok(event) = serde_json::from_slice::<Value>(data)
+            && let Ok(event) = serde_json::from_slice::<Value>(&data)
             && let Some(failure) = providers::classify_stream_error(permit.provider(), &event)
         {
             if let Some(permit) = self.permit.take() {
                 permit.failed_for_good(&failure, &Observation::default());
             }
-            self.failure = Some(Box::new(failure));
+            return Err(ClientError::Status(Box::new(failure)));
         }
+        Ok(data)
     }
 
     /// The answer ended before its end, which tells of the provider, and of the usage if that was there already.
-    fn broke(&mut self) {
+    fn broke(&mut self, how: &str) {
         if self.usage.is_some() {
             self.close();
         } else if let Some(permit) = self.permit.take() {
-            let failure = Failure::unanswered("the stream broke".to_owned());
+            let failure = Failure::unanswered(how.to_owned());
             permit.failed_for_good(&failure, &Observation::default());
         }
     }
@@ -190,75 +212,19 @@ impl Books {
             permit.answered(self.usage, &Observation::default());
         }
     }
-}
 
-impl Drop for Books {
-    fn drop(&mut self) {
+    /// Nobody reads on.
+    fn leave(&mut self) {
         if self.usage.is_some() {
             self.close();
         }
         // Without usage the permit's own drop lets the charge stand.
+        self.permit = None;
     }
 }
 
-/// Cuts a stream of bytes into the `data:` of its events.
-#[derive(Debug, Default)]
-struct Events {
-    buffer: BytesMut,
-    /// How much of the buffer is known to hold no line end.
-    searched: usize,
-}
-
-impl Events {
-    fn push(&mut self, bytes: &[u8]) {
-        if self.buffer.len() + bytes.len() > LONGEST_EVENT {
-            self.buffer.clear();
-            self.searched = 0;
-        }
-        self.buffer.extend_from_slice(bytes);
-    }
-
-    fn is_empty(&self) -> bool {
-        self.buffer.is_empty()
-    }
-
-    fn next(&mut self) -> Option<BytesMut> {
-        while let Some(end) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') {
-            let mut line = self.buffer.split_to(self.searched + end + 1);
-            self.searched = 0;
-            while line.last().is_some_and(u8::is_ascii_whitespace) {
-                line.truncate(line.len() - 1);
-            }
-            if line.starts_with(b"data:") {
-                let mut data = line.split_off(5);
-                if data.first() == Some(&b' ') {
-                    data = data.split_off(1);
-                }
-                return Some(data);
-            }
-        }
-        self.searched = self.buffer.len();
-        None
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn events_are_found_however_the_bytes_are_cut() {
-        let text = "event: x\r\ndata: {\"a\":1}\r\n\r\n: comment\ndata:{\"b\":2}\n\ndata: [DONE]\n\n";
-        for size in 1..text.len() {
-            let mut events = Events::default();
-            let mut found = Vec::new();
-            for piece in text.as_bytes().chunks(size) {
-                events.push(piece);
-                while let Some(data) = events.next() {
-                    found.push(String::from_utf8(data.to_vec()).unwrap());
-                }
-            }
-            assert_eq!(found, [r#"{"a":1}"#, r#"{"b":2}"#, "[DONE]"], "cut every {size}");
-        }
+impl Drop for Books {
+    fn drop(&mut self) {
+        self.leave();
     }
 }

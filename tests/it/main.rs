@@ -27,12 +27,16 @@ mod outage;
 mod outage_sockets;
 mod predict;
 #[cfg(feature = "client")]
+mod raw;
+#[cfg(feature = "client")]
 mod receiver;
 mod refusals;
 mod runtimes;
 mod saturation;
 mod secrets;
 mod share;
+#[cfg(feature = "client")]
+mod streams;
 #[cfg(feature = "tracing")]
 mod trace;
 #[cfg(feature = "client")]

@@ -1,13 +1,14 @@
 //! The same over real sockets: what a failing provider looks like to a client.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tollgate::mock::{Faults, Latency, Mock, MockConfig, Outage, OutageKind};
 use tollgate::{Account, Config, Limits, Request, RetryPolicy, Scheduler};
+
+use crate::raw;
 
 fn chat() -> Value {
     json!({"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 20})
@@ -83,30 +84,14 @@ async fn one_in_five_of_every_kind_costs_no_row_and_few_calls() {
     println!("{} calls, opened {outages} times, {took:?}", stats.requests);
 }
 
-/// A server that answers the first calls with these bytes and then closes, and all others well.
-fn broken(answers: &'static [&'static str]) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/v1", listener.local_addr().unwrap());
-    std::thread::spawn(move || {
-        let served = AtomicUsize::new(0);
-        for stream in listener.incoming() {
-            let mut stream: TcpStream = stream.unwrap();
-            let _ = stream.read(&mut [0; 4_096]);
-            let good = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
-            let answer = answers.get(served.fetch_add(1, Relaxed)).copied().unwrap_or(good);
-            let _ = stream.write_all(answer.as_bytes());
-        }
-    });
-    url
-}
-
 #[tokio::test]
 async fn half_bodies_garbage_and_pages_are_failures_that_are_mended() {
-    let url = broken(&[
+    let url = raw::answering([
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 200\r\n\r\n{\"half\":",
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 7\r\n\r\ngarbage",
         "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n<html>",
         "no HTTP at all",
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}",
     ]);
     let scheduler = scheduler(&url, Limits::default());
     let reply = scheduler.chat(&chat()).await.unwrap();
@@ -116,7 +101,7 @@ async fn half_bodies_garbage_and_pages_are_failures_that_are_mended() {
 
 #[tokio::test]
 async fn an_empty_answer_is_no_failure() {
-    let url = broken(&["HTTP/1.1 202 Accepted\r\ncontent-type: application/json\r\ncontent-length: 0\r\n\r\n"]);
+    let url = raw::answering(["HTTP/1.1 202 Accepted\r\ncontent-type: application/json\r\ncontent-length: 0\r\n\r\n"]);
     let scheduler = scheduler(&url, Limits::default());
     let http = reqwest::Client::new();
     let response = scheduler.submit(Request::chat(&chat()), |_| http.post(&url).send()).await.unwrap();
@@ -136,20 +121,20 @@ async fn what_is_neither_an_error_nor_json_comes_at_its_beginning_and_is_under_w
             let _ = stream.read(&mut [0; 4_096]);
             stream
                 .write_all(
-                    format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: 6\r\n\r\none").as_bytes(),
+                    format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: 6\r\n\r\n: a").as_bytes(),
                 )
                 .unwrap();
             gone.recv().unwrap();
-            stream.write_all(b"two").unwrap();
+            stream.write_all(b": b").unwrap();
         });
         let scheduler = scheduler(&url, Limits::default());
         let http = reqwest::Client::new();
         let call = scheduler.submit(Request::chat(&chat()), |_| http.post(&url).send());
         let mut response = tokio::time::timeout(Duration::from_secs(10), call).await.expect(kind).unwrap();
-        assert_eq!(response.chunk().await.unwrap().unwrap(), "one");
+        assert_eq!(response.chunk().await.unwrap().unwrap(), ": a");
         assert_eq!(scheduler.snapshot().lanes[0].status.in_flight, 1, "{kind}");
         go.send(()).unwrap();
-        assert_eq!(response.chunk().await.unwrap().unwrap(), "two");
+        assert_eq!(response.chunk().await.unwrap().unwrap(), ": b");
         assert_eq!(response.chunk().await.unwrap(), None);
         let lane = &scheduler.snapshot().lanes[0];
         assert_eq!((lane.status.in_flight, lane.health.last_minute.answered), (0, 1), "{kind}");
@@ -177,7 +162,7 @@ async fn of_a_very_long_answer_the_rest_is_left_to_its_caller() {
 #[tokio::test]
 async fn an_answer_that_stays_unusable_is_an_error_that_says_so() {
     let page = "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n<html>";
-    let url = broken(Box::leak(Box::new([page; 6])));
+    let url = raw::answering([page]);
     let error = scheduler(&url, Limits::default()).chat(&chat()).await.unwrap_err();
     let failure = error.failure().unwrap();
     assert!(failure.to_string().starts_with("unusable answer: the answer is not the JSON"), "{failure}");
