@@ -145,7 +145,7 @@ impl Gates {
             gates: Vec::new(),
             provider,
             rules: None,
-            margin,
+            margin: margin.min(LONGEST_WINDOW),
             wall: None,
             answered: false,
             stamps: Stamps::default(),
@@ -190,6 +190,7 @@ impl Gates {
         rules: &[Rule],
         now: Instant,
     ) {
+        let shapes: Vec<_> = shapes.iter().map(bounded).collect();
         let found = self.gates.iter().position(|gate| same_kind(&limit, &gate.limit()));
         let index = match found {
             Some(index) if self.gates[index].limit().amount == limit.amount => index,
@@ -200,7 +201,7 @@ impl Gates {
             None if from_header => self.set_one(limit, Source::Header, now),
             _ => return,
         };
-        self.gates[index].recall(shapes, suspected, Rules::of(rules), now);
+        self.gates[index].recall(&shapes, suspected, Rules::of(rules), now);
     }
 
     /// Whether no limit is known.
@@ -439,7 +440,8 @@ impl Gates {
     }
 
     fn set_one(&mut self, limit: Limit, source: Source, now: Instant) -> usize {
-        let limit = Limit { window: limit.window.min(LONGEST_WINDOW), ..limit };
+        let (window, shape) = (limit.window.min(LONGEST_WINDOW), limit.shape.as_ref().map(bounded));
+        let limit = Limit { window, shape, ..limit };
         if let Some(index) = self.gates.iter().position(|gate| same_kind(&limit, &gate.limit())) {
             self.gates[index].resize(limit, source, now);
             return index;
@@ -502,6 +504,11 @@ impl Gates {
         self.gates.push(gate);
         Some(self.gates.len() - 1)
     }
+}
+
+/// Slices are no longer than windows may be.
+fn bounded(shape: &Shape) -> Shape {
+    if let Shape::Slice(length) = shape { Shape::Slice((*length).min(LONGEST_WINDOW)) } else { *shape }
 }
 
 fn is_of_day(gate: &Gate) -> bool {

@@ -31,6 +31,7 @@ mod receiver;
 mod refusals;
 mod saturation;
 mod secrets;
+mod settings;
 mod share;
 #[cfg(feature = "tracing")]
 mod trace;
