@@ -367,8 +367,9 @@ impl Gates {
         blocked
     }
 
-    /// As [`Gates::block`], for a limit of a day that is used up until a time that the refusal does not name; see
-    /// [`Gate::used_up`]. The request was sent at `sent`. Answers until when; `None` if there is nothing to block.
+    /// As [`Gates::block`], for a limit of a day that is used up until a time that the refusal does not name: until
+    /// then it is left alone, and then one request tries it. The refused one was sent at `sent`. Answers until when; `None` if
+    /// there is nothing to block.
     pub fn used_up(
         &mut self,
         named: &Limit,
