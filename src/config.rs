@@ -13,6 +13,7 @@ use crate::cost::{DAY, Dimension, Limit, Shape};
 use crate::endpoint::Shown;
 use crate::engine::{RetryPolicy, Source, seconds};
 use crate::fallback::Fallback;
+use crate::place::{Field, line_and_column};
 use crate::providers::{self, Provider};
 use crate::secret::Secret;
 
@@ -124,7 +125,7 @@ impl Config {
     /// Reads a configuration from TOML text.
     ///
     /// # Errors
-    /// When the text is not TOML or has unknown or unfitting fields; the error shows line and column.
+    /// When the text is not TOML or has unknown or unfitting fields; the error shows line and column and names the field.
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
         Self::parse(text, None)
     }
@@ -141,55 +142,89 @@ impl Config {
     }
 
     fn parse(text: &str, file: Option<&Path>) -> Result<Self, ConfigError> {
-        toml::from_str(text).map_err(|error| {
+        let file = || file.map_or_else(|| "configuration".into(), Path::to_owned);
+        let config: Self = toml::from_str(text).map_err(|error| {
             // Not the error itself: it quotes the line, which may hold a key.
-            let before = &text[..error.span().map_or(0, |span| span.start.min(text.len()))];
-            ConfigError::Toml {
-                file: file.map_or_else(|| "configuration".into(), Path::to_owned),
-                line: before.matches('\n').count() + 1,
-                column: before.chars().rev().take_while(|char| *char != '\n').count() + 1,
-                // It quotes values as well.
-                message: providers::clean(error.message()),
-            }
-        })
+            let (line, column) = line_and_column(text, error.span().map_or(0, |span| span.start));
+            // It quotes values as well.
+            ConfigError::Toml { file: file(), line, column, message: providers::clean(error.message()) }
+        })?;
+        config.checked().map_err(|(field, problem)| {
+            let (line, column) = line_and_column(text, field.offset(text));
+            let (field, problem) = (providers::clean(&field.to_string()), Box::new(problem));
+            ConfigError::Field { file: file(), line, column, field, problem }
+        })?;
+        Ok(config)
+    }
+
+    /// With durations that can be added to any instant: in code, the longest there is stands for ever.
+    pub(crate) fn bounded(mut self) -> Self {
+        let own = [&mut self.ageing, &mut self.jitter_margin, &mut self.outage_patience];
+        let client = [&mut self.timeout, &mut self.byte_timeout, &mut self.connect_timeout];
+        let retry = [&mut self.retry.base, &mut self.retry.cap];
+        let fallbacks = self.fallbacks.iter_mut().map(|fallback| &mut fallback.margin);
+        let bound = |duration: &mut Duration| *duration = (*duration).min(seconds::LONGEST);
+        own.into_iter().chain(client).chain(retry).chain(fallbacks).for_each(bound);
+        #[cfg(feature = "client")]
+        bound(&mut self.watch.status_interval);
+        #[cfg(feature = "cache")]
+        if let Some(cache) = &mut self.cache {
+            [&mut cache.ttl, &mut cache.stale_if_error].into_iter().for_each(bound);
+        }
+        self
+    }
+
+    /// As [`Config::checked`].
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        self.checked().map_err(|(_, problem)| problem)
     }
 
     /// Checks what types cannot: names are unique, tiers exist, limits are above zero.
-    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+    fn checked(&self) -> Result<(), (Field, ConfigError)> {
+        let account_at = |index| Field::of("account").at(index);
         let mut names = std::collections::HashSet::new();
-        for account in &self.accounts {
+        for (index, account) in self.accounts.iter().enumerate() {
             if !names.insert(account.name()) {
-                return Err(ConfigError::DuplicateAccount { name: account.name().to_owned() });
+                let problem = ConfigError::DuplicateAccount { name: account.name().to_owned() };
+                return Err((account_at(index).field("name"), problem));
             }
-            account.validate()?;
+            account.checked(|| account_at(index))?;
         }
-        let groups = self.accounts.iter().filter_map(|account| account.group.as_deref());
-        if let Some(group) = groups.into_iter().find(|group| names.contains(group)) {
-            return Err(ConfigError::GroupIsAccount { name: group.to_owned() });
+        let groups =
+            self.accounts.iter().enumerate().filter_map(|(index, account)| Some((index, account.group.as_deref()?)));
+        if let Some((index, group)) = groups.into_iter().find(|(_, group)| names.contains(group)) {
+            return Err((account_at(index).field("group"), ConfigError::GroupIsAccount { name: group.to_owned() }));
         }
         if self.accounts.is_empty() {
-            return Err(ConfigError::NoAccount);
+            return Err((Field::of("account"), ConfigError::NoAccount));
         }
         let mut chains = std::collections::HashSet::new();
-        for Fallback { model, routes, .. } in &self.fallbacks {
+        for (index, Fallback { model, routes, .. }) in self.fallbacks.iter().enumerate() {
+            let chain = || Field::of("fallback").at(index);
             if routes.is_empty() || !chains.insert(model) {
-                return Err(ConfigError::Fallback { model: model.clone() });
+                return Err((chain().field("routes"), ConfigError::Fallback { model: model.clone() }));
             }
             let known = |name: &str| {
                 self.accounts.iter().any(|account| account.name() == name || account.group.as_deref() == Some(name))
             };
-            if let Some(route) = routes.iter().find(|route| !known(&route.account)) {
-                return Err(ConfigError::UnknownRoute { model: model.clone(), account: route.account.clone() });
+            if let Some((route, to)) = routes.iter().enumerate().find(|(_, route)| !known(&route.account)) {
+                let problem = ConfigError::UnknownRoute { model: model.clone(), account: to.account.clone() };
+                return Err((chain().field("routes").at(route).field("account"), problem));
             }
         }
         if !(0.0..=1.0).contains(&self.output_quantile) {
-            return Err(ConfigError::Quantile { given: self.output_quantile });
+            return Err((Field::of("output_quantile"), ConfigError::Quantile { given: self.output_quantile }));
         }
         if let Some((tenant, _)) = self.tenants.iter().find(|(_, weight)| **weight == 0) {
-            return Err(ConfigError::NoTurns { tenant: tenant.clone() });
+            return Err((Field::of("tenants").field(tenant), ConfigError::NoTurns { tenant: tenant.clone() }));
         }
         if self.retry.max_attempts == 0 {
-            return Err(ConfigError::NoAttempts);
+            return Err((Field::of("retry").field("max_attempts"), ConfigError::NoAttempts));
+        }
+        let times =
+            [("timeout", self.timeout), ("byte_timeout", self.byte_timeout), ("connect_timeout", self.connect_timeout)];
+        if let Some((field, _)) = times.into_iter().find(|(_, time)| time.is_zero()) {
+            return Err((Field::of(field), ConfigError::NoTime { field }));
         }
         Ok(())
     }
@@ -320,7 +355,7 @@ impl Limits {
 pub struct Tier(String);
 
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a tier: its number, or its name in quotes")]
 enum TierForm {
     Number(u32),
     Name(String),
@@ -366,7 +401,7 @@ pub enum Key {
 
 // Untagged on purpose: its errors do not quote what they met.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a key: { env = \"NAME\" }, or the key itself in quotes")]
 enum KeyForm {
     Value(Secret),
     Env(EnvKey),
@@ -566,30 +601,47 @@ impl Account {
         named.into_iter().filter_map(|name| self.models.get(name)).chain([&self.limits])
     }
 
-    fn validate(&self) -> Result<(), ConfigError> {
+    /// As [`Config::checked`]; `own` is where the account stands.
+    fn checked(&self, own: impl Fn() -> Field) -> Result<(), (Field, ConfigError)> {
+        let account = || self.name().to_owned();
         if let Some(Tier(tier)) = &self.tier
             && !providers::has_tier(self.provider, tier)
         {
-            return Err(ConfigError::UnknownTier {
-                account: self.name().to_owned(),
-                tier: tier.clone(),
-                known: providers::tiers(self.provider).join(", "),
-            });
+            let known = providers::tiers(self.provider).join(", ");
+            let problem = ConfigError::UnknownTier { account: account(), tier: tier.clone(), known };
+            return Err((own().field("tier"), problem));
+        }
+        for (key, source) in self.keys.iter().enumerate() {
+            if matches!(source, Key::Value(secret) if secret.expose().trim().is_empty()) {
+                return Err((own().field("keys").at(key), ConfigError::EmptyKey { account: account(), key }));
+            }
+        }
+        if self.base_url.as_deref().is_some_and(|url| !is_address(url.trim())) {
+            return Err((own().field("base_url"), ConfigError::BadAddress { account: account() }));
         }
         if let Some((field, _, Err(_))) = self.named_headers().find(|(_, _, value)| value.is_err()) {
-            return Err(ConfigError::BadHeader { account: self.name().to_owned(), field });
+            return Err((own().field(field), ConfigError::BadHeader { account: account(), field }));
         }
-        for (place, limits) in
-            self.models.iter().map(|(name, limits)| (name.as_str(), limits)).chain([("*", &self.limits)])
-        {
+        let of_models = self.models.iter().map(|(name, limits)| (name.as_str(), limits));
+        for (place, limits) in of_models.chain([("*", &self.limits)]) {
             let none = limits.iter().find(|limit| limit.amount == 0).map(|limit| limit.name());
             let no_place = || (limits.max_concurrent == Some(0)).then(|| "max_concurrent".to_owned());
             if let Some(limit) = none.or_else(no_place) {
-                return Err(ConfigError::ZeroLimit { account: self.name().to_owned(), model: place.to_owned(), limit });
+                let table = if place == "*" { own().field("limits") } else { own().field("models").field(place) };
+                let field = table.field(limit.to_ascii_lowercase());
+                return Err((field, ConfigError::ZeroLimit { account: account(), model: place.to_owned(), limit }));
             }
         }
         Ok(())
     }
+}
+
+/// Whether requests can be sent there, as far as that can be seen.
+fn is_address(url: &str) -> bool {
+    let after = |scheme: &str| url.get(scheme.len()..).filter(|_| url[..scheme.len()].eq_ignore_ascii_case(scheme));
+    let rest = ["http://", "https://"].into_iter().find_map(after);
+    rest.is_some_and(|rest| !rest.starts_with(['/', '?', '#', ':']) && !rest.is_empty())
+        && !url.contains(|c: char| c.is_whitespace() || c.is_control())
 }
 
 /// What is wrong with a configuration.
@@ -615,6 +667,20 @@ pub enum ConfigError {
         column: usize,
         /// What is wrong.
         message: String,
+    },
+    /// A field of the text does not fit.
+    #[error("{}:{line}:{column}: {field}: {problem}", file.display())]
+    Field {
+        /// Which file.
+        file: PathBuf,
+        /// Line of the field, or of the table that it is missing from, from 1.
+        line: usize,
+        /// Column in characters, from 1.
+        column: usize,
+        /// Which field, such as `account[0].limits.rpm`.
+        field: String,
+        /// What is wrong with it.
+        problem: Box<ConfigError>,
     },
     /// The tier table has no such tier.
     #[error("account {account}: the tier table has no tier {tier}; it knows {known}")]
@@ -689,6 +755,26 @@ pub enum ConfigError {
         account: String,
         /// Which variable.
         variable: String,
+    },
+    /// A key is empty, so that calls would go without one.
+    #[error("account {account}: key {key} is empty; put the key there, or leave it out where none is needed")]
+    EmptyKey {
+        /// Which account.
+        account: String,
+        /// Its position among the account's keys, from 0.
+        key: usize,
+    },
+    /// The base URL is none.
+    #[error("account {account}: base_url is no address; expected one like https://api.openai.com/v1")]
+    BadAddress {
+        /// Which account.
+        account: String,
+    },
+    /// A time-out of zero lets no call end.
+    #[error("{field} is 0, which lets no call end; leave it out for the default")]
+    NoTime {
+        /// Which one.
+        field: &'static str,
     },
     /// A key holds what no header can carry, so that it would never reach the provider.
     #[error("account {account}: key {key} holds characters that no API key has; check how it was set")]

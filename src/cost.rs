@@ -202,7 +202,7 @@ impl fmt::Display for Shape {
 /// A word that names no [`Shape`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "unknown shape `{0}`; expected refill, sliding, fixed, slice:SECONDS, calendar:pacific, calendar:utc, calendar:+HH:MM or gauge"
+    "unknown shape `{0}`; expected refill, sliding, fixed, slice:SECONDS (up to a day), calendar:pacific, calendar:utc, calendar:+HH:MM or gauge"
 )]
 pub struct UnknownShape(String);
 
@@ -220,7 +220,7 @@ impl FromStr for Shape {
             ("slice", Some(length)) => {
                 let seconds: f64 = length.trim_end_matches('s').parse().map_err(|_| unknown())?;
                 let length = Duration::try_from_secs_f64(seconds).map_err(|_| unknown())?;
-                if length.is_zero() {
+                if length.is_zero() || length > DAY {
                     return Err(unknown());
                 }
                 Shape::Slice(length)

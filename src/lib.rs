@@ -29,6 +29,7 @@ pub mod mock;
 #[cfg(feature = "client")]
 mod monitor;
 mod permit;
+mod place;
 pub mod providers;
 mod request;
 mod route;

@@ -222,6 +222,7 @@ impl Builder {
         if !accounts.is_empty() {
             config.accounts = accounts;
         }
+        let config = config.bounded();
         config.validate()?;
         #[cfg(feature = "client")]
         let webhook = config.watch.webhook.as_ref().map(crate::webhook::Webhook::new).transpose()?;

@@ -145,7 +145,7 @@ impl Gates {
             gates: Vec::new(),
             provider,
             rules: None,
-            margin,
+            margin: margin.min(LONGEST_WINDOW),
             wall: None,
             answered: false,
             stamps: Stamps::default(),
@@ -190,6 +190,7 @@ impl Gates {
         rules: &[Rule],
         now: Instant,
     ) {
+        let shapes: Vec<_> = shapes.iter().map(bounded).collect();
         let found = self.gates.iter().position(|gate| same_kind(&limit, &gate.limit()));
         let index = match found {
             Some(index) if self.gates[index].limit().amount == limit.amount => index,
@@ -200,7 +201,7 @@ impl Gates {
             None if from_header => self.set_one(limit, Source::Header, now),
             _ => return,
         };
-        self.gates[index].recall(shapes, suspected, Rules::of(rules), now);
+        self.gates[index].recall(&shapes, suspected, Rules::of(rules), now);
     }
 
     /// Whether no limit is known.
@@ -369,8 +370,9 @@ impl Gates {
         blocked
     }
 
-    /// As [`Gates::block`], for a limit of a day that is used up until a time that the refusal does not name; see
-    /// [`Gate::used_up`]. The request was sent at `sent`. Answers until when; `None` if there is nothing to block.
+    /// As [`Gates::block`], for a limit of a day that is used up until a time that the refusal does not name: until
+    /// then it is left alone, and then one request tries it. The refused one was sent at `sent`. Answers until when; `None` if
+    /// there is nothing to block.
     pub fn used_up(
         &mut self,
         named: &Limit,
@@ -442,7 +444,8 @@ impl Gates {
     }
 
     fn set_one(&mut self, limit: Limit, source: Source, now: Instant) -> usize {
-        let limit = Limit { window: limit.window.min(LONGEST_WINDOW), ..limit };
+        let (window, shape) = (limit.window.min(LONGEST_WINDOW), limit.shape.as_ref().map(bounded));
+        let limit = Limit { window, shape, ..limit };
         if let Some(index) = self.gates.iter().position(|gate| same_kind(&limit, &gate.limit())) {
             self.gates[index].resize(limit, source, now);
             return index;
@@ -518,6 +521,11 @@ impl Gates {
         let found = self.gates.iter().position(|gate| whole(gate.limit()) || same_kind(&limit, &gate.limit()));
         found.or_else(|| (amount > 0).then(|| self.set_one(limit, Source::Header, since)))
     }
+}
+
+/// Slices are no longer than windows may be.
+fn bounded(shape: &Shape) -> Shape {
+    if let Shape::Slice(length) = shape { Shape::Slice((*length).min(LONGEST_WINDOW)) } else { *shape }
 }
 
 fn is_of_day(gate: &Gate) -> bool {

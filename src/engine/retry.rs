@@ -112,12 +112,19 @@ pub(crate) mod seconds {
 
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
+    /// Ten years. Longer ones could not be added to every instant.
+    pub(crate) const LONGEST: Duration = Duration::from_secs(3_650 * 86_400);
+
     pub(crate) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_f64(duration.as_secs_f64())
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        Duration::try_from_secs_f64(f64::deserialize(deserializer)?).map_err(D::Error::custom)
+        let duration = Duration::try_from_secs_f64(f64::deserialize(deserializer)?).map_err(D::Error::custom)?;
+        if duration > LONGEST {
+            return Err(D::Error::custom(format_args!("too long; expected at most {} seconds", LONGEST.as_secs())));
+        }
+        Ok(duration)
     }
 }
 

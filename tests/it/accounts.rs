@@ -307,8 +307,8 @@ async fn a_named_account_or_group_is_not_left() {
 
 #[test]
 fn accounts_of_one_provider_and_address_are_one_group_and_names_are_unique() {
-    let text = "[[account]]\nname = \"a\"\ngroup = \"b\"\n[[account]]\nname = \"b\"";
-    let config = Config::from_toml(text).unwrap();
+    let accounts = vec![Account::openai().named("a").group("b"), Account::openai().named("b")];
+    let config = Config { accounts, ..Config::default() };
     assert!(matches!(Scheduler::from_config(config), Err(ConfigError::GroupIsAccount { name }) if name == "b"));
 }
 

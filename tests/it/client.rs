@@ -212,7 +212,7 @@ async fn what_never_reached_the_provider_costs_nothing() {
 async fn a_request_that_cannot_be_built_is_no_call_and_says_what_to_set() {
     let limits = Limits { tpm: Some(LIMIT), ..Limits::default() };
     let without = Account::new(Provider::Azure).limits(limits);
-    let wrong = Account::new(Provider::Compatible).base_url("canary, no address").limits(limits);
+    let wrong = Account::new(Provider::Compatible).base_url("https://canary<no-host>").limits(limits);
     for (account, told) in [
         (without, "account azure has no address; set its `base_url`, /v1 included"),
         (wrong, "the request cannot be built; check the account's `base_url`"),

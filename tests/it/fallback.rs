@@ -322,7 +322,10 @@ fn a_chain_that_leads_nowhere_is_refused_with_what_to_do() {
         "[[fallback]]\nmodel = \"gpt-4o\"\nroutes = [{ account = \"nobody\", model = \"m\" }]",
         "[[fallback]]\nmodel = \"gpt-4o\"\nroutes = []",
     ];
-    let errors = broken.map(|text| Scheduler::from_config(Config::from_toml(text).unwrap()).unwrap_err());
-    assert!(matches!(&errors[0], ConfigError::UnknownRoute { account, .. } if account == "nobody"), "{errors:?}");
-    assert!(matches!(&errors[1], ConfigError::Fallback { model } if model == "gpt-4o"), "{errors:?}");
+    let errors = broken.map(|text| match Config::from_toml(text).unwrap_err() {
+        ConfigError::Field { problem, .. } => problem,
+        error => panic!("{error:?}"),
+    });
+    assert!(matches!(&*errors[0], ConfigError::UnknownRoute { account, .. } if account == "nobody"), "{errors:?}");
+    assert!(matches!(&*errors[1], ConfigError::Fallback { model } if model == "gpt-4o"), "{errors:?}");
 }

@@ -34,6 +34,7 @@ mod refusals;
 mod runtimes;
 mod saturation;
 mod secrets;
+mod settings;
 mod share;
 #[cfg(feature = "client")]
 mod streams;
