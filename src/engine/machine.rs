@@ -784,6 +784,53 @@ mod tests {
         assert_eq!(spent(&mut busy), spent(&mut quiet));
     }
 
+    /// How much longer four times as much takes: 4 where each costs the same, 16 where each costs a look at all the others.
+    fn growth(work: impl Fn(u64) -> Duration) -> f64 {
+        let best = |n: u64| (0..4).map(|_| work(n)).min().unwrap().as_secs_f64();
+        best(8_000) / best(2_000)
+    }
+
+    fn hour() -> Machine<()> {
+        let mut gates = Gates::new(Provider::Openai, Duration::ZERO);
+        gates.set(&[(Limit::rpm(1), Source::Configured)], Instant::now());
+        Machine::new(gates, Instant::now())
+    }
+
+    #[test]
+    fn a_deadline_is_checked_without_a_look_at_every_tenant() {
+        let enqueue = |tenants: u64| {
+            let (mut lane, now) = (hour(), Instant::now());
+            let start = Instant::now();
+            for tenant in 0..tenants {
+                let tenant = tenant.to_string().into();
+                let ask = Ask { tenant, deadline: Some(now + DAY * 365), ..ask() };
+                lane.submit(&ask, || (), now).unwrap();
+            }
+            start.elapsed()
+        };
+        let growth = growth(enqueue);
+        assert!(growth < 10.0, "{growth}");
+    }
+
+    #[test]
+    fn expiring_takes_no_look_at_everybody_before() {
+        let expire = |waiting: u64| {
+            let (mut lane, now) = (hour(), Instant::now());
+            lane.pause(SECOND * 1_800, now);
+            for left in (0..waiting).rev() {
+                // Later arrivals have earlier deadlines.
+                let deadline = Some(now + SECOND * 1_000_000 + Duration::from_millis(left));
+                lane.submit(&Ask { deadline, ..ask() }, || (), now).unwrap();
+            }
+            let (start, mut out) = (Instant::now(), Vec::new());
+            lane.poll(now + SECOND * 1_001_000, &mut out);
+            assert_eq!(out.len() as u64, waiting);
+            start.elapsed()
+        };
+        let growth = growth(expire);
+        assert!(growth < 10.0, "{growth}");
+    }
+
     #[test]
     fn a_wait_that_cannot_be_meant_is_an_hour() {
         let now = Instant::now();

@@ -9,13 +9,15 @@
 //! tenant that comes back from idleness starts at the others' time, so nobody saves up turns.
 
 use std::collections::hash_map::Entry::{Occupied, Vacant};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map};
+use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::predict::Guess;
+use super::served::{Bend, Growth, Served};
 use super::tenant::Tenant;
 use crate::cost::Charge;
 
@@ -38,6 +40,10 @@ const AGED_TURN: u32 = 8;
 
 /// So few tenants without waiting requests are remembered without a look.
 const FEW_TAGS: usize = 64;
+
+/// Arrival numbers whose requests are summed up, where it is asked what is before one: the walk within a block and over the
+/// blocks of a long line are of one length.
+const BLOCK: u64 = 512;
 
 /// A waiting request.
 #[derive(Debug)]
@@ -82,12 +88,18 @@ struct Level<T> {
     finish_tags: HashMap<Tenant, u64>,
     /// How many of them make it worth looking for those that the others have caught up with.
     many_tags: usize,
+    /// Everything that waits here; `None` until somebody asks.
+    total: Option<Ahead>,
+    /// What the lines will have got by when; `None` until somebody asks.
+    served: Option<Served>,
 }
 
 /// The waiting requests of one tenant on one level.
 #[derive(Debug)]
 struct Line<T> {
     entries: BTreeMap<u64, Entry<T>>,
+    /// The sums of `BLOCK` arrival numbers each; `None` until somebody asks what is before one in the middle.
+    blocks: Option<BTreeMap<u64, Ahead>>,
     total: Charge,
     time: u64,
     began: u64,
@@ -185,28 +197,14 @@ impl<T> Queue<T> {
         places
     }
 
-    /// What goes before a request at `place`, waiting already or about to.
-    pub(super) fn ahead(&self, place: &Place) -> Ahead {
-        let mut ahead = Ahead::default();
-        for level in self.levels.range(place.priority..).map(|(_, level)| level) {
-            ahead.add(&level.lines.values().map(Line::sum).fold(Ahead::default(), Ahead::and));
-        }
-        let Some(level) = self.levels.get(&place.priority) else { return ahead };
-        // On its own level: what stands before it in its own line, and of the others' lines as much as gets a turn meanwhile.
-        let own_level = level.lines.values().map(Line::sum).fold(Ahead::default(), Ahead::and);
-        ahead.subtract(&own_level);
+    /// What goes before a request at `place`, waiting already or about to. Exact in its own line and for higher priorities; of
+    /// other tenants an estimate from below, see [`Served`].
+    pub(super) fn ahead(&mut self, place: &Place) -> Ahead {
+        let higher = self.levels.range_mut((Excluded(place.priority), Unbounded));
+        let ahead = higher.fold(Ahead::default(), |sum, (_, level)| sum.and(level.total()));
         let weight = self.weights.get(&place.tenant).copied().unwrap_or(1).max(1);
-        let own = level.lines.get(&place.tenant);
-        let before = own.map_or(Ahead::default(), |line| line.before(place.arrival));
-        let own_time = own.map_or_else(|| level.begins(&place.tenant), |line| line.time);
-        // The virtual time at which this request's turn comes.
-        let turn = own_time.saturating_add(virtual_time(size(&before.charge), weight));
-        ahead.add(&before);
-        for (_, line) in level.lines.iter().filter(|(tenant, _)| **tenant != place.tenant) {
-            let behind = u128::from(turn.saturating_sub(line.time));
-            ahead.add(&line.share((behind * u128::from(line.weight) / u128::from(TIME_PER_TOKEN)) as u64));
-        }
-        ahead
+        let level = self.levels.get_mut(&place.priority);
+        level.map_or(ahead, |level| ahead.and(level.ahead(&place.tenant, place.arrival, weight)))
     }
 }
 
@@ -218,19 +216,59 @@ impl<T> Level<T> {
             time: 0,
             finish_tags: HashMap::new(),
             many_tags: FEW_TAGS,
+            total: None,
+            served: None,
         }
     }
 
+    fn total(&mut self) -> Ahead {
+        *self.total.get_or_insert_with(|| self.lines.values().map(Line::sum).fold(Ahead::default(), Ahead::and))
+    }
+
+    /// What goes before a request of this level: what stands before it in its own line, and of the others' lines as much as
+    /// gets a turn meanwhile.
+    fn ahead(&mut self, tenant: &Tenant, arrival: u64, weight: u32) -> Ahead {
+        let begins = self.begins(tenant);
+        let own = self.lines.get_mut(tenant);
+        let before = own.map_or(Ahead::default(), |line| line.before(arrival));
+        let own = self.lines.get(tenant);
+        if self.lines.len() == usize::from(own.is_some()) {
+            return before;
+        }
+        let (time, began) = own.map_or((begins, arrival), |line| (line.time, line.began));
+        // The virtual time at which this request's turn comes.
+        let turn = time.saturating_add(virtual_time(size(&before.charge), weight));
+        let turn = if before.count == 0 { time } else { turn };
+        let served = self.served.get_or_insert_with(|| Served::of(self.lines.keys().cloned()));
+        served.redraw(|tenant| self.lines.get(tenant).map(Line::bends));
+        before.and(served.before(turn, began, own.into_iter().flat_map(Line::bends)))
+    }
+
+    /// The line of this tenant is another one.
+    fn changed(&mut self, tenant: &Tenant) {
+        // Where nobody has asked for so long, all is drawn anew when somebody does.
+        self.served.take_if(|served| served.changed(tenant) > self.lines.len() + FEW_TAGS);
+    }
+
     fn insert(&mut self, tenant: Tenant, arrival: u64, weight: u32, entry: Entry<T>) {
+        self.changed(&tenant);
+        if let Some(total) = &mut self.total {
+            *total = total.and(entry.sum());
+        }
         let line = match self.lines.entry(tenant) {
             Occupied(line) => line.into_mut(),
             Vacant(place) => {
                 let time = self.finish_tags.remove(place.key()).unwrap_or_default().max(self.time);
                 self.turns.insert((time, arrival, place.key().clone()));
-                place.insert(Line { entries: BTreeMap::new(), total: Charge::default(), time, began: arrival, weight })
+                let (entries, total) = (BTreeMap::new(), Charge::default());
+                place.insert(Line { entries, blocks: None, total, time, began: arrival, weight })
             }
         };
         line.total = line.total.plus(&entry.charge);
+        if let Some(blocks) = &mut line.blocks {
+            let block = blocks.entry(arrival / BLOCK).or_default();
+            *block = block.and(entry.sum());
+        }
         line.entries.insert(arrival, entry);
     }
 
@@ -243,6 +281,17 @@ impl<T> Level<T> {
         let line = self.lines.get_mut(tenant)?;
         let entry = line.entries.remove(&arrival)?;
         line.total = line.total.minus(&entry.charge);
+        if let Some(blocks) = &mut line.blocks
+            && let btree_map::Entry::Occupied(mut block) = blocks.entry(arrival / BLOCK)
+        {
+            *block.get_mut() = block.get().without(entry.sum());
+            if block.get().count == 0 {
+                block.remove();
+            }
+        }
+        if let Some(total) = &mut self.total {
+            *total = total.without(entry.sum());
+        }
         if line.entries.is_empty() {
             self.turns.remove(&(line.time, line.began, tenant.clone()));
             self.finish_tags.insert(tenant.clone(), line.time);
@@ -252,6 +301,7 @@ impl<T> Level<T> {
                 self.many_tags = 2 * self.finish_tags.len() + FEW_TAGS;
             }
         }
+        self.changed(tenant);
         Some(entry)
     }
 
@@ -270,7 +320,14 @@ impl<T> Level<T> {
             self.turns.remove(&(line.time, line.began, tenant.clone()));
             line.time = line.time.saturating_add(virtual_time(size(&entry.charge), line.weight));
             self.turns.insert((line.time, line.began, tenant.clone()));
+            self.changed(tenant);
         }
+    }
+}
+
+impl<T> Entry<T> {
+    fn sum(&self) -> Ahead {
+        Ahead { count: 1, charge: self.charge }
     }
 }
 
@@ -279,32 +336,37 @@ impl<T> Line<T> {
         Ahead { count: self.entries.len(), charge: self.total }
     }
 
-    /// What stands before `arrival`. A newcomer has everything before it, which needs no walk.
-    fn before(&self, arrival: u64) -> Ahead {
+    /// What stands before `arrival`. A newcomer has everything before it, the first one nothing.
+    fn before(&mut self, arrival: u64) -> Ahead {
         if self.entries.last_key_value().is_none_or(|(last, _)| *last < arrival) {
             return self.sum();
         }
-        let entries = self.entries.range(..arrival);
-        entries.fold(Ahead::default(), |sum, (_, entry)| Ahead {
-            count: sum.count + 1,
-            charge: sum.charge.plus(&entry.charge),
-        })
+        if self.entries.first_key_value().is_none_or(|(first, _)| *first >= arrival) {
+            return Ahead::default();
+        }
+        let blocks = self.blocks.get_or_insert_with(|| {
+            let mut blocks = BTreeMap::<u64, Ahead>::new();
+            for (arrival, entry) in &self.entries {
+                let block = blocks.entry(arrival / BLOCK).or_default();
+                *block = block.and(entry.sum());
+            }
+            blocks
+        });
+        let block = arrival / BLOCK;
+        let whole = blocks.range(..block).fold(Ahead::default(), |sum, (_, block)| sum.and(*block));
+        self.entries.range(block * BLOCK..arrival).fold(whole, |sum, (_, entry)| sum.and(entry.sum()))
     }
 
-    /// As much of the line as `tokens` pay for, on average.
-    fn share(&self, tokens: u64) -> Ahead {
-        let total = size(&self.total).max(1);
-        let part = |whole: u64| (u128::from(whole) * u128::from(tokens.min(total)) / u128::from(total)) as u64;
-        Ahead {
-            count: part(self.entries.len() as u64) as usize,
-            charge: Charge {
-                requests: part(self.total.requests),
-                tokens: part(self.total.tokens),
-                input_tokens: part(self.total.input_tokens),
-                input_by_chars: part(self.total.input_by_chars),
-                output_tokens: part(self.total.output_tokens),
-            },
-        }
+    /// What it will have got by when: the first request when its turn comes, and then the rest by its weight.
+    fn bends(&self) -> impl Iterator<Item = Bend> + use<T> {
+        let first = self.entries.first_key_value().map_or(Ahead::default(), |(_, entry)| entry.sum());
+        let step = (self.time, Growth::step(&first));
+        let rest = self.sum().without(first);
+        let time = |what: &Ahead| virtual_time(size(&what.charge), self.weight);
+        let rises =
+            (rest.count > 0).then(|| Growth::rise(&rest, self.time.saturating_add(time(&first)), time(&rest).max(1)));
+        let began = self.began;
+        std::iter::once(step).chain(rises.into_iter().flatten()).map(move |(at, growth)| (at, began, growth))
     }
 }
 
@@ -313,12 +375,8 @@ impl Ahead {
         Ahead { count: self.count + other.count, charge: self.charge.plus(&other.charge) }
     }
 
-    fn add(&mut self, other: &Ahead) {
-        *self = self.and(*other);
-    }
-
-    fn subtract(&mut self, other: &Ahead) {
-        *self = Ahead { count: self.count - other.count, charge: self.charge.minus(&other.charge) };
+    fn without(self, other: Ahead) -> Ahead {
+        Ahead { count: self.count.saturating_sub(other.count), charge: self.charge.minus(&other.charge) }
     }
 }
 
@@ -488,6 +546,67 @@ mod tests {
         assert_eq!((ahead.count, ahead.charge.tokens), (30, 10 * 50 + 10 * 100 + 10 * 100));
         let third = Place { priority: Priority::Normal, tenant: "a".into(), arrival: 8 };
         assert_eq!(bench.queue.ahead(&third).count, 10 + 2 + 4);
+    }
+
+    #[test]
+    fn of_tenants_with_one_request_each_all_that_came_before_are_ahead() {
+        let mut bench = Bench::new(&[]);
+        for tenant in 0..1_000 {
+            bench.add(Priority::Normal, &tenant.to_string(), 1 + tenant);
+        }
+        let newcomer = Place { priority: Priority::Normal, tenant: "new".into(), arrival: u64::MAX };
+        let all = Ahead {
+            count: 1_000,
+            charge: (1..=1_000).fold(Charge::default(), |sum, tokens| sum.plus(&Charge::tokens(tokens, 0))),
+        };
+        assert_eq!(bench.queue.ahead(&newcomer), all);
+        let middle = Place { priority: Priority::Normal, tenant: "499".into(), arrival: 500 };
+        assert_eq!(bench.queue.ahead(&middle).count, 499);
+    }
+
+    #[test]
+    fn no_more_is_ahead_than_is_granted_before_and_at_most_one_request_per_tenant_less() {
+        for seed in 0..20 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut bench = Bench::new(&[("1", 2), ("4", 7)]);
+            let sizes: Vec<_> = (0..20).map(|_| random.u64(1..500)).collect();
+            let mut places = Vec::new();
+            for _ in 0..2_000 {
+                let tenant = random.usize(..20).min(random.usize(..20));
+                let priority = if random.u8(..) < 10 { Priority::High } else { Priority::Normal };
+                let arrival = bench.add(priority, &tenant.to_string(), sizes[tenant]);
+                places.push(Place { priority, tenant: (*tenant.to_string()).into(), arrival });
+                // Asking in between must leave nothing behind, nor who gives up.
+                bench.queue.ahead(&places[random.usize(..places.len())]);
+                if random.u8(..) < 80 {
+                    bench.queue.remove(&places.swap_remove(random.usize(..places.len())));
+                }
+                if random.u8(..) < 80 {
+                    bench.grant();
+                }
+            }
+            let foretold: Vec<_> = places.iter().map(|place| bench.queue.ahead(place).count).collect();
+            let order = bench.order();
+            for (place, foretold) in places.iter().zip(foretold) {
+                let Some(before) = order.iter().position(|arrival| *arrival == place.arrival) else { continue };
+                assert!((foretold..=foretold + 20).contains(&before), "{place:?}: {foretold}, but {before}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_ahead_in_a_long_line_is_what_stands_there() {
+        let mut bench = Bench::new(&[]);
+        let arrivals: Vec<_> = (0..5_000).map(|tokens| bench.add(Priority::Normal, "", tokens)).collect();
+        let place = |arrival| Place { priority: Priority::Normal, tenant: "".into(), arrival };
+        for arrival in arrivals.iter().rev().step_by(7) {
+            let before = bench.queue.ahead(&place(*arrival));
+            let walked = bench.queue.places(|entry| entry.payload < *arrival);
+            assert_eq!(before.count, walked.len());
+            let tokens = walked.iter().map(|place| place.arrival - 1).sum::<u64>();
+            assert_eq!(before.charge.tokens, tokens);
+            bench.queue.remove(&place(arrival / 2));
+        }
     }
 
     #[test]
