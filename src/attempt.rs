@@ -51,6 +51,9 @@ struct Inner {
     facts: Mutex<Facts>,
     /// Whether there are any, so that nobody locks where nothing is told.
     told: AtomicBool,
+    /// The caller wants the answer's whole body and nothing before it.
+    #[cfg(feature = "client")]
+    whole: AtomicBool,
 }
 
 /// What is known about an attempt's answer. As long as that is nothing, it is nowhere.
@@ -96,7 +99,14 @@ impl Facts {
 
 impl Attempt {
     pub(crate) fn new(number: u32, target: Target) -> Self {
-        Self(Arc::new(Inner { number, target, facts: Mutex::default(), told: AtomicBool::new(false) }))
+        Self(Arc::new(Inner {
+            number,
+            target,
+            facts: Mutex::default(),
+            told: AtomicBool::new(false),
+            #[cfg(feature = "client")]
+            whole: AtomicBool::new(false),
+        }))
     }
 
     /// 1 for the first attempt.
@@ -155,7 +165,8 @@ impl Attempt {
         facts.answer = answer;
     }
 
-    /// Hands over the body of an error answer, which tells a limit from an empty account.
+    /// Hands over the body of an error answer, which tells a limit from an empty account. Where the status is a success and
+    /// [`is_error_body`](providers::is_error_body) says so, the attempt has failed all the same.
     pub fn error_body(&self, body: &[u8]) {
         self.lock().error_body = body.to_vec();
     }
@@ -190,11 +201,26 @@ impl Attempt {
         self.lock().usage = Some(usage);
     }
 
-    /// Hands over the JSON of the answer, from which the usage is read.
+    /// Hands over the JSON of the answer, from which the usage is read. One that is an error in place of a result, as
+    /// [`is_error_body`](providers::is_error_body) says, is taken as [`error_body`](Attempt::error_body).
     pub fn reply(&self, reply: &serde_json::Value) {
         if let Some(usage) = providers::usage_of(reply) {
             self.usage(usage);
         }
+        if providers::is_error_reply(reply) {
+            self.error_body(reply.to_string().as_bytes());
+        }
+    }
+
+    /// The answer's body is read whole, whatever it is, before the attempt is judged.
+    #[cfg(feature = "client")]
+    pub(crate) fn read_whole(&self) {
+        self.0.whole.store(true, Release);
+    }
+
+    #[cfg(feature = "client")]
+    pub(crate) fn is_read_whole(&self) -> bool {
+        self.0.whole.load(Acquire)
     }
 
     /// Hands over the status of an answer whose headers are gone.

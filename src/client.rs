@@ -14,7 +14,7 @@ use crate::config::{Config, ConfigError};
 use crate::cost::Usage;
 use crate::error::Error;
 use crate::inspect;
-use crate::providers::{Failure, Unfit};
+use crate::providers::{self, Failure, Unfit};
 use crate::request::Request;
 use crate::scheduler::{Answered, Ended, Scheduler};
 use crate::stream::ChatStream;
@@ -34,7 +34,7 @@ pub enum ClientError {
     #[error("the request cannot be built; check the account's `base_url`")]
     Unbuilt(#[source] reqwest::Error),
     /// No answer came: the connection failed, broke or took too long.
-    #[error("no answer from the provider")]
+    #[error("{}", inspect::what_broke(.0))]
     Transport(#[source] reqwest::Error),
     /// The provider answered with an error.
     #[error("{0}")]
@@ -231,16 +231,25 @@ impl Scheduler {
         body: Bytes,
         sent: impl Fn(&Attempt),
     ) -> Result<Reply, Error<ClientError>> {
+        let sent = |attempt: &Attempt| {
+            attempt.read_whole();
+            sent(attempt);
+        };
         let answered = self.make(request, path, body, sent).await?;
         let Answered { value, permit, mut facts, attempts } = answered;
-        let target = Some(permit.target());
+        let target = permit.target();
         let status = value.status().as_u16();
-        let transport = |error| Error::Call { error: ClientError::Transport(error), attempts, failure: None };
-        // Until it is here, a body that is not JSON is under way.
+        let transport = |error: reqwest::Error| Error::Call {
+            error: ClientError::Transport(error.without_url()),
+            attempts,
+            failure: None,
+        };
+        // Of a very long one the end is still to come.
         let body = value.bytes().await.map_err(transport)?;
         permit.answered(facts.usage, &facts.answer);
-        let (usage, request_id, dropped) = (facts.usage, facts.answer.request_id.take(), facts.dropped());
-        Ok(Reply { status, body, usage, request_id, attempts, target, dropped, cached: None })
+        let request_id = facts.answer.request_id.take().map(|id| providers::hide(&id, target.key()));
+        let (usage, dropped) = (facts.usage, facts.dropped());
+        Ok(Reply { status, body, usage, request_id, attempts, target: Some(target), dropped, cached: None })
     }
 
     /// A chat completion that arrives in pieces. `body` must say `"stream": true`; it is sent as it is.

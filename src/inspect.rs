@@ -4,6 +4,7 @@
 //! types the question is answered by the compiler and costs nothing.
 
 use std::any::Any;
+use std::io::ErrorKind;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -80,6 +81,36 @@ pub(crate) fn transport(error: &reqwest::Error) -> Option<Transport> {
     }
 }
 
+/// What went wrong, for somebody who is to find out why.
+pub(crate) fn what_broke(error: &reqwest::Error) -> &'static str {
+    let is = |kind: ErrorKind| causes(error).any(|cause| is_io(cause, kind));
+    match error {
+        _ if error.is_timeout() && error.is_connect() => "connecting took too long",
+        _ if error.is_timeout() => "the provider took too long",
+        // What rustls says reaches us as invalid data.
+        _ if error.is_connect() && (is(ErrorKind::InvalidData) || is(ErrorKind::UnexpectedEof)) => {
+            "the TLS handshake failed"
+        }
+        _ if error.is_connect() => "no connection",
+        _ if error.is_redirect() => "the server redirects without an end",
+        _ if is(ErrorKind::InvalidInput) || is(ErrorKind::InvalidData) => "the answer is cut into invalid chunks",
+        _ if error.is_body() || error.is_decode() => "the connection was cut in the middle of the answer",
+        // hyper's kinds are not told otherwise.
+        _ if causes(error).any(|cause| cause.to_string().starts_with("invalid HTTP")) => "the answer is no HTTP",
+        _ => "the connection was closed before an answer came",
+    }
+}
+
+/// Also when it is wrapped in another one, which `source` passes over.
+fn is_io(cause: &(dyn std::error::Error + 'static), kind: ErrorKind) -> bool {
+    let Some(error) = cause.downcast_ref::<std::io::Error>() else { return false };
+    error.kind() == kind || error.get_ref().is_some_and(|inner| is_io(inner, kind))
+}
+
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    std::iter::successors(std::error::Error::source(error), |error| error.source())
+}
+
 /// Whether the response is a stream of server-sent events.
 pub(crate) fn is_events(response: &Response) -> bool {
     is(kind_of(response), "text/event-stream")
@@ -91,12 +122,15 @@ pub(crate) fn is_json(response: &Response) -> bool {
 }
 
 /// Whether the response is good and left to its caller to read: a stream of events, lines or sound, a file. What does not
-/// say what it is is taken for JSON.
+/// say what it is is taken for JSON, and so is text whose length is known, which is no stream.
 fn passes(response: &Response) -> bool {
     let kind = kind_of(response);
-    response.status().is_success() && !(kind.is_empty() || is(kind, JSON) || is(kind, HTML))
+    let may_be_json =
+        kind.is_empty() || is(kind, JSON) || is(kind, HTML) || is(kind, TEXT) && response.content_length().is_some();
+    response.status().is_success() && !may_be_json
 }
 
+const TEXT: &str = "text/plain";
 const JSON: &str = "application/json";
 const HTML: &str = "text/html";
 
@@ -120,7 +154,7 @@ fn is_usable(response: &Response, body: &[u8]) -> bool {
 
 async fn read_response(mut response: Response, attempt: &Attempt) -> (Response, Option<Transport>) {
     attempt.answer(response.status().as_u16(), response.headers());
-    if passes(&response) {
+    if passes(&response) && !attempt.is_read_whole() {
         return (response, None);
     }
     let (mut body, mut whole) = (Vec::new(), false);
@@ -137,7 +171,7 @@ async fn read_response(mut response: Response, attempt: &Attempt) -> (Response, 
             break None;
         }
     };
-    if response.status().as_u16() >= 400 {
+    if !response.status().is_success() || providers::is_error_body(&body) {
         attempt.error_body(&body);
     } else if let Some(usage) = providers::usage_in_bytes(&body) {
         attempt.usage(usage);
@@ -199,16 +233,12 @@ fn cast<A: 'static, B: 'static>(value: A) -> Result<B, A> {
     }
 }
 
-/// An error with its causes, without the URL, whose query may hold a key.
+/// What broke with its causes. The client's own words for it are left out, and with them the URL, whose query may hold a
+/// key.
 fn chain(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    if let Some(url) = error.url() {
-        text = text.replace(url.as_str(), url.host_str().unwrap_or("the provider"));
-    }
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
+    let mut told = vec![what_broke(error).to_owned()];
+    told.extend(causes(error).map(ToString::to_string));
+    // Some say the same in turn.
+    told.dedup();
+    told.join(": ")
 }

@@ -159,11 +159,6 @@ impl Permit {
         self.held.began = self.held.began.or(at);
     }
 
-    #[cfg(feature = "client")]
-    pub(crate) fn provider(&self) -> providers::Provider {
-        self.held.lane.provider
-    }
-
     /// The request is done and used this much.
     pub fn settle(self, usage: Usage) {
         self.answered(Some(usage), &Observation::default());
@@ -172,8 +167,9 @@ impl Permit {
     /// The request failed with this answer: the lane waits as long as it asks. The failure says what it means and
     /// whether trying again can help.
     pub fn failed(self, status: u16, headers: &HeaderMap, body: &[u8]) -> Failure {
-        let seen = providers::observe(self.held.lane.provider, headers, clock::wall());
-        let failure = providers::classify(self.held.lane.provider, status, &seen, body);
+        let provider = self.held.lane.provider;
+        let seen = providers::observe(provider, headers, clock::wall());
+        let failure = providers::classify_sent(provider, self.target().key(), status, &seen, body);
         self.failed_for_good(&failure, &seen);
         failure
     }

@@ -571,8 +571,11 @@ impl Scheduler {
                 };
             }
             let failure = match (facts.status, &transport) {
-                (Some(status), _) if status >= 400 => {
-                    Some(providers::classify(target.provider(), status, &facts.answer, &facts.error_body))
+                // A redirect is not followed, and a gateway may answer 200 to everything.
+                (status, _) if status >= Some(300) || providers::is_error_body(&facts.error_body) => {
+                    let status = status.unwrap_or(200);
+                    let (provider, key) = (target.provider(), target.key());
+                    Some(providers::classify_sent(provider, key, status, &facts.answer, &facts.error_body))
                 }
                 (_, Some(transport)) => Some(transport.failure()),
                 _ => facts.unusable.as_deref().map(Failure::unusable),

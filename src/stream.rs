@@ -135,7 +135,7 @@ impl Tap {
                 }
             }
             (Some(Ok(_)), None) => {}
-            (Some(Err(_)), _) => books.broke("the stream broke"),
+            (Some(Err(error)), _) => books.broke(inspect::what_broke(error)),
             (None, events) => {
                 if let Some(event) = events.as_mut().and_then(Events::end) {
                     each(books.see(event));
@@ -187,7 +187,7 @@ impl Books {
         if mentions(b"\"error\"")
             && let Some(permit) = &self.permit
             && let Ok(event) = serde_json::from_slice::<Value>(&data)
-            && let Some(failure) = providers::classify_stream_error(permit.provider(), &event)
+            && let Some(failure) = failure_in(&permit.target(), &event)
         {
             if let Some(permit) = self.permit.take() {
                 permit.failed_for_good(&failure, &Observation::default());
@@ -221,6 +221,10 @@ impl Books {
         // Without usage the permit's own drop lets the charge stand.
         self.permit = None;
     }
+}
+
+fn failure_in(target: &Target, event: &Value) -> Option<Failure> {
+    providers::classify_sent_stream_error(target.provider(), target.key(), event)
 }
 
 impl Drop for Books {

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use http::HeaderMap;
 
 use super::Provider;
+use super::classify::{clean, mask};
 use super::dialect::{Names, QUERY_COST, REQUEST_ID, names};
 use super::duration::{parse_duration, parse_retry_after, until_rfc3339};
 use crate::cost::{DAY, Dimension, MINUTE, SECOND};
@@ -101,6 +102,8 @@ pub struct Observation {
     pub request_id: Option<String>,
     /// Mistral: the tokens that the request was charged.
     pub query_cost: Option<u64>,
+    /// Where the answer sends the caller (`location`), without password and query, which may hold a key.
+    pub location: Option<String>,
 }
 
 /// Reads the headers of a response. Headers behind LiteLLM's `llm_provider-` prefix are used where the plain name is
@@ -112,8 +115,20 @@ pub fn observe(provider: Provider, headers: &HeaderMap, now: SystemTime) -> Obse
         readings: names(provider).iter().filter_map(|names| read(names, headers, now)).collect(),
         retry_after: parse_retry_after(headers, now),
         should_retry: text(headers, "x-should-retry").and_then(|value| value.to_ascii_lowercase().parse().ok()),
-        request_id: REQUEST_ID.iter().find_map(|name| text(headers, name)).map(str::to_owned),
+        request_id: REQUEST_ID.iter().find_map(|name| text(headers, name)).map(mask::id),
         query_cost: QUERY_COST.iter().find_map(|name| number(text(headers, name)?)),
+        location: text(headers, "location").map(without_secrets),
+    }
+}
+
+fn without_secrets(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    match url.split_once("://") {
+        Some((scheme, rest)) => {
+            let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+            clean(&format!("{scheme}://{}{path}", host.rsplit('@').next().unwrap_or_default()))
+        }
+        None => clean(url),
     }
 }
 

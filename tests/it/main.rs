@@ -1,6 +1,8 @@
 //! The promises of the library, one module each.
 
 mod accounts;
+#[cfg(feature = "client")]
+mod answers;
 mod books;
 #[cfg(all(feature = "cache", feature = "mock"))]
 mod cache;

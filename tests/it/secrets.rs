@@ -1,5 +1,8 @@
 //! A key is shown to the provider and to nobody else.
 
+use std::sync::{Arc, Mutex};
+
+use serde_json::json;
 use tollgate::{Account, Attempt, Config, Request, Scheduler};
 
 const CANARY: &str = "sk-canary-0123456789abcdef";
@@ -48,5 +51,77 @@ fn a_broken_configuration_does_not_quote_its_keys_and_names_the_place() {
         let shown = format!("{error} {error:?}");
         assert!(!shown.contains("canary"), "{shown}");
         assert!(shown.contains("configuration:2:"), "{shown}");
+    }
+}
+
+/// Keys of every kind: with a prefix that is known, long, short, and with what ends a word.
+const KEYS: [&str; 4] = [CANARY, "canary0123456789abcdef0123456789", "canary.short", "canary pass/phrase"];
+
+/// An error that shows a key wherever it can.
+fn careless(key: &str) -> String {
+    json!({"request_id": key, "error": {"message": format!("{}{key} is wrong, {key}.", "x ".repeat(245)), "type": key,
+        "code": key, "status": key, "innererror": {"code": key}}})
+    .to_string()
+}
+
+/// What was told of a scheduler's events.
+type Told = Arc<Mutex<String>>;
+
+fn watched(account: Account) -> (Scheduler, Told) {
+    let told = Told::default();
+    let heard = told.clone();
+    let scheduler = Scheduler::builder().account(account).on_event(move |event| {
+        *heard.lock().unwrap() += &format!("{event} {event:?} {}", serde_json::to_string(event).unwrap());
+    });
+    (scheduler.build().unwrap(), told)
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(format!("{error} {error:?}"), |text, cause| format!("{text} {cause} {cause:?}"))
+}
+
+#[tokio::test]
+async fn a_key_that_the_provider_sends_back_shows_in_no_error_and_no_event() {
+    for key in KEYS {
+        for (status, id, place) in [(401, key, "/v1"), (402, key, "/v1"), (302, "req_1", key), (200, "", "")] {
+            let (scheduler, told) = watched(Account::openai().key(key));
+            let mut headers = http::HeaderMap::new();
+            headers.insert("x-request-id", id.parse().unwrap());
+            headers.insert("location", format!("https://me:canary@a.example/{place}?key={key}").parse().unwrap());
+            let call = |attempt: Attempt| {
+                attempt.answer(status, &headers);
+                attempt.error_body(careless(key).as_bytes());
+                std::future::ready(Err::<(), _>(std::io::Error::other("refused")))
+            };
+            let request = || Request::tokens("m", 1, 1).max_wait(std::time::Duration::ZERO);
+            let error = scheduler.submit(request(), call).await.unwrap_err();
+            let mut shown = chain(&error) + &format!("{:?} {}", error.failure(), error.failure().unwrap());
+            if let Ok(permit) = scheduler.acquire(request()).await {
+                let failure = permit.failed(status, &headers, careless(key).as_bytes());
+                shown += &format!("{failure} {failure:?} {}", serde_json::to_string(&failure).unwrap());
+            }
+            shown += &told.lock().unwrap();
+            assert!(shown.contains("***") && !shown.contains("canary"), "{key} {status}: {shown}");
+            let retired = matches!(status, 401 | 402);
+            assert_eq!(retired, told.lock().unwrap().contains("left the rotation"), "{status}: {shown}");
+        }
+    }
+}
+
+#[cfg(feature = "client")]
+#[tokio::test]
+async fn a_key_that_comes_back_in_a_stream_or_a_good_answer_shows_nowhere() {
+    for key in KEYS {
+        let good = crate::raw::whole(&format!("200 OK\r\nx-request-id: {key}\r\n"), "{}");
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+        let url = crate::raw::answering([good, format!("{head}data: {}", careless(key))]);
+        let (scheduler, told) = watched(Account::openai().key(key).base_url(url));
+        let body = json!({"model": "m", "messages": [], "max_tokens": 5});
+        let reply = scheduler.chat(&body).await.unwrap();
+        let mut stream = scheduler.chat_stream(&body).await.unwrap();
+        let error = stream.next().await.unwrap().unwrap_err();
+        let shown = format!("{reply:?} {} {}", chain(&error), told.lock().unwrap());
+        assert!(shown.contains("***") && !shown.contains("canary"), "{key}: {shown}");
     }
 }

@@ -63,7 +63,10 @@ fn a_failure_is_one_line_that_says_what_to_do() {
     assert_eq!(classified(Openai, 502, "", "").to_string(), "502 (the provider failed; send again after a pause)");
     let event = json!({"type": "error", "code": "server_error", "message": "x"});
     let failure = classify_stream_error(Openai, &event).unwrap();
-    assert_eq!(failure.to_string(), "stream error server_error: x (the provider failed; send again after a pause)");
+    assert_eq!(
+        failure.to_string(),
+        "error in the answer server_error: x (the provider failed; send again after a pause)"
+    );
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What a user should know about a failure: what is wrong, and what to do about it.
 
+use super::rules::is_redirect;
 use super::{Class, Failure, LimitHit};
 use crate::cost::DAY;
 
@@ -16,6 +17,11 @@ impl Failure {
     /// ```
     pub fn advice(&self) -> String {
         let told = match self.class {
+            Class::NotFound if is_redirect(self.status) => {
+                Some("redirects are not followed; set the account's `base_url` to where the API itself is".to_owned())
+            }
+            // The message says what it was.
+            Class::Timeout if self.status == 0 => Some("send again after a pause".to_owned()),
             Class::QuotaExhausted => self.money().map(str::to_owned),
             Class::RateLimited => self.limit.map(|hit| self.reached(&hit)),
             Class::TooLarge => self.limit.and_then(|hit| too_large(&hit)),

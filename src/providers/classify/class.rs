@@ -17,7 +17,8 @@ pub enum Class {
     Overloaded,
     /// The provider failed.
     ServerError,
-    /// The provider gave up waiting.
+    /// The provider gave up waiting; or no whole answer came ([`Failure::unanswered`](super::Failure::unanswered)), for
+    /// whatever reason the message tells.
     Timeout,
     /// Another request held a lock.
     Conflict,
@@ -33,7 +34,8 @@ pub enum Class {
     Unauthorized,
     /// The account may not do this.
     Forbidden,
-    /// There is no such model, deployment or address.
+    /// There is no such model, deployment or address; or the address sends callers elsewhere (a redirect), which is not
+    /// followed: it may take the key to somebody else, and lose the request.
     NotFound,
 }
 

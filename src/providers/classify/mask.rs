@@ -1,9 +1,14 @@
 //! Messages of servers, made fit for logs: no keys, no control characters, not too long.
 
+use crate::secret::Secret;
+
 /// The most characters of a message that are kept.
 const LONGEST: usize = 500;
 
 const MASK: &str = "***";
+
+/// Shorter keys are none ("EMPTY", for a server that wants none), and to mask them would make messages unreadable.
+const SHORTEST: usize = 8;
 
 /// How keys begin: OpenAI, Anthropic and their like, Groq, Google, xAI, NVIDIA, Hugging Face, GitHub, JSON web tokens.
 const KEY_STARTS: &[&str] = &[
@@ -61,6 +66,19 @@ pub(crate) fn clean(message: &str) -> String {
     }
 }
 
+/// `text` without the key that was sent: what comes back may be that, whatever it looks like.
+pub(crate) fn hide(text: &str, key: Option<&Secret>) -> String {
+    match key.map(Secret::expose).filter(|key| key.len() >= SHORTEST) {
+        Some(key) => text.replace(key, MASK),
+        None => text.to_owned(),
+    }
+}
+
+/// A request's id, unless it is a key. Long mixtures are what ids are.
+pub(crate) fn id(text: &str) -> String {
+    if begins_like_key(text) { MASK.to_owned() } else { text.to_owned() }
+}
+
 /// What was written before the word at hand.
 #[derive(Default)]
 struct Before {
@@ -89,7 +107,7 @@ impl Before {
             Label::Named => self.assigned || is_mixture(word),
             Label::Loose => is_mixture(word),
         };
-        announced && word.len() >= 8
+        announced && word.len() >= SHORTEST
     }
 
     fn see(&mut self, word: &str) {

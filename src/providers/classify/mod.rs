@@ -3,7 +3,7 @@
 mod advice;
 mod body;
 mod class;
-mod mask;
+pub(crate) mod mask;
 mod rules;
 mod text;
 
@@ -16,6 +16,7 @@ use serde_json::Value;
 use self::body::ErrorBody;
 use super::{Observation, Provider};
 use crate::cost::{DAY, Dimension, Limit, MINUTE};
+use crate::secret::Secret;
 
 pub use self::class::{Class, Retry};
 pub(crate) use self::mask::clean;
@@ -37,7 +38,7 @@ pub struct Failure {
     pub message: String,
     /// The provider's name for the request.
     pub request_id: Option<String>,
-    /// The HTTP status; 200 for an error inside of a stream, 0 where no answer came.
+    /// The HTTP status; 200 for an error inside of an answer, 0 where no answer came.
     pub status: u16,
     /// The provider's own word on whether a retry can help (`x-should-retry`).
     pub should_retry: Option<bool>,
@@ -124,7 +125,7 @@ impl fmt::Display for Failure {
         match self.status {
             0 if self.class == Class::ServerError => f.write_str("unusable answer")?,
             0 => f.write_str("no answer")?,
-            1..400 => f.write_str("stream error")?,
+            1..300 => f.write_str("error in the answer")?,
             status => write!(f, "{status}")?,
         }
         if let Some(code) = &self.code {
@@ -156,7 +157,57 @@ impl std::error::Error for Failure {}
 /// assert_eq!(failure.retry(), Retry::Never);
 /// ```
 pub fn classify(provider: Provider, status: u16, headers: &Observation, body: &[u8]) -> Failure {
-    failure(provider, status, headers, &ErrorBody::from_bytes(body))
+    classify_sent(provider, None, status, headers, body)
+}
+
+/// As [`classify`], where the key that was sent is known, and shows nowhere.
+pub(crate) fn classify_sent(
+    provider: Provider,
+    key: Option<&Secret>,
+    status: u16,
+    headers: &Observation,
+    body: &[u8],
+) -> Failure {
+    failure(provider, key, status, headers, &ErrorBody::from_bytes(body))
+}
+
+/// Whether the body of an answer whose status was a success is an error all the same: it says so, as
+/// [`classify_stream_error`] understands it, and holds no result.
+///
+/// ```
+/// use tollgate::providers::is_error_body;
+///
+/// assert!(is_error_body(br#"{"error": {"message": "Rate limit reached", "code": "rate_limit_exceeded"}}"#));
+/// assert!(!is_error_body(br#"{"object": "response", "error": null, "output": [{"type": "message"}]}"#));
+/// ```
+pub fn is_error_body(body: &[u8]) -> bool {
+    // Looking is cheaper than parsing, and nearly no answer says it.
+    let mentions = |word: &[u8]| body.windows(word.len()).any(|window| window == word);
+    if !mentions(b"\"error\"") && !mentions(b"\"response.failed\"") {
+        return false;
+    }
+    serde_json::from_slice(body).is_ok_and(|reply| is_error_reply(&reply))
+}
+
+pub(crate) fn is_error_reply(reply: &Value) -> bool {
+    let empty = |value: &Value| match value {
+        Value::Array(list) => list.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        Value::String(text) => text.is_empty(),
+        value => value.is_null(),
+    };
+    let has_result = RESULTS.iter().any(|field| reply.get(field).is_some_and(|value| !empty(value)));
+    let says_none = reply.get("error").is_some_and(empty);
+    !has_result && !says_none && is_error(reply)
+}
+
+/// Where the providers put what was asked for.
+const RESULTS: &[&str] = &["choices", "content", "output", "data", "candidates", "results"];
+
+fn is_error(answer: &Value) -> bool {
+    let has_error = |value: &Value| value.get("error").is_some_and(|error| error.is_object() || error.is_string());
+    let named = answer.get("type").is_some_and(|kind| kind == "error" || kind == "response.failed");
+    named || has_error(answer) || answer.get(0).is_some_and(has_error)
 }
 
 /// Classifies an error inside of a stream whose HTTP status was 200; `None` if `event` is no error.
@@ -164,13 +215,21 @@ pub fn classify(provider: Provider, status: u16, headers: &Observation, body: &[
 /// Recognised are `{"error": {…}}` (chat), `response.failed` and `error` events (Responses), and Anthropic's
 /// `{"type": "error", …}`.
 pub fn classify_stream_error(provider: Provider, event: &Value) -> Option<Failure> {
-    let is_error = |value: &Value| value.get("error").is_some_and(|error| error.is_object() || error.is_string());
-    let named = event.get("type").is_some_and(|kind| kind == "error" || kind == "response.failed");
-    let found = named || is_error(event) || event.get(0).is_some_and(is_error);
-    found.then(|| failure(provider, 200, &Observation::default(), &ErrorBody::from_json(event)))
+    classify_sent_stream_error(provider, None, event)
 }
 
-fn failure(provider: Provider, status: u16, headers: &Observation, body: &ErrorBody) -> Failure {
+/// As [`classify_stream_error`], where the key that was sent is known, and shows nowhere.
+pub(crate) fn classify_sent_stream_error(provider: Provider, key: Option<&Secret>, event: &Value) -> Option<Failure> {
+    is_error(event).then(|| failure(provider, key, 200, &Observation::default(), &ErrorBody::from_json(event)))
+}
+
+fn failure(provider: Provider, key: Option<&Secret>, status: u16, headers: &Observation, body: &ErrorBody) -> Failure {
+    let shown = |text: &str| mask::clean(&mask::hide(text, key));
+    // What a redirect says is a page for browsers.
+    let redirect = rules::is_redirect(status).then(|| match &headers.location {
+        Some(location) => format!("the server redirects to {location}"),
+        None => "the server redirects".to_owned(),
+    });
     let limit = body.violation.or_else(|| text::limit(&body.message));
     // Gemini's delay for a day limit is that of the minute limit.
     let misleading = body.violation.is_some_and(|hit| hit.window == Some(DAY));
@@ -183,9 +242,9 @@ fn failure(provider: Provider, status: u16, headers: &Observation, body: &ErrorB
         wait: wait.filter(|_| class.retry() != Retry::Never),
         limit,
         // Azure and Gemini repeat the status as the code.
-        code: body.codes().find(|code| *code != number).map(mask::clean),
-        message: mask::clean(&body.message),
-        request_id: headers.request_id.clone().or_else(|| body.request_id.clone()),
+        code: body.codes().find(|code| *code != number).map(shown),
+        message: shown(&redirect.unwrap_or_else(|| body.message.clone())),
+        request_id: headers.request_id.as_ref().or(body.request_id.as_ref()).map(|id| mask::id(&mask::hide(id, key))),
         status,
         should_retry: headers.should_retry,
     }

@@ -40,6 +40,9 @@ pub(super) struct Facts<'a> {
 /// The class of a failure. What a body says goes before what its status says, because a status may mean several things:
 /// a 429 may be a full bucket, an empty purse or an impossible request.
 pub(super) fn class(facts: &Facts<'_>) -> Class {
+    if is_redirect(facts.status) {
+        return Class::NotFound;
+    }
     // An error inside of a stream, or of a gateway that answers 200 to everything, tells its status by its code.
     let status = if facts.status < 400 { implied_status(facts.body) } else { facts.status };
     by_body(facts, status).unwrap_or_else(|| by_status(status))
@@ -94,6 +97,10 @@ fn too_many(facts: &Facts<'_>) -> Option<Class> {
     }
     let impossible = hit.is_some_and(|hit| hit.requested > hit.limit && hit.limit.is_some());
     (impossible || body.says("request too large")).then_some(Class::TooLarge)
+}
+
+pub(super) fn is_redirect(status: u16) -> bool {
+    (300..400).contains(&status)
 }
 
 fn is_too_long(body: &ErrorBody) -> bool {
