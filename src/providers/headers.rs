@@ -123,12 +123,12 @@ pub fn observe(provider: Provider, headers: &HeaderMap, now: SystemTime) -> Obse
 
 fn without_secrets(url: &str) -> String {
     let url = url.split(['?', '#']).next().unwrap_or_default();
-    match url.split_once("://") {
-        Some((scheme, rest)) => {
+    match url.split_once("//") {
+        Some((scheme, rest)) if scheme.is_empty() || scheme.ends_with(':') => {
             let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-            clean(&format!("{scheme}://{}{path}", host.rsplit('@').next().unwrap_or_default()))
+            clean(&format!("{scheme}//{}{path}", host.rsplit('@').next().unwrap_or_default()))
         }
-        None => clean(url),
+        _ => clean(url),
     }
 }
 

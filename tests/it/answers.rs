@@ -38,6 +38,7 @@ async fn a_redirect_is_an_error_that_says_where_to_and_is_not_tried_again() {
             "302 Found\r\nlocation: https://me:canary@elsewhere.example/v1?key=canary\r\n",
             "https://elsewhere.example/v1",
         ),
+        ("307 Temporary Redirect\r\nlocation: //me:canary@elsewhere.example\r\n", "redirects to //elsewhere.example ("),
         ("308 Permanent Redirect\r\nlocation: /v2/chat/completions\r\n", "redirects to /v2/chat/completions ("),
         ("304 Not Modified\r\n", "304: the server redirects ("),
     ] {

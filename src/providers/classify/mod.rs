@@ -145,7 +145,7 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 /// Classifies a failed response of `provider`. Bodies that are not the provider's (compatible servers, gateways) are
-/// classified by their status: 429, 408, 409 and 5xx may be retried, other 4xx not.
+/// classified by their status: 429, 408, 409 and 5xx may be retried, other 4xx and redirects not.
 ///
 /// ```
 /// use tollgate::providers::{Class, Observation, Provider, Retry, classify};

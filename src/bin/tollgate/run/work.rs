@@ -160,7 +160,7 @@ impl Job {
         };
         let ended = self.scheduler.submit(request, led).await;
         let old = match &ended {
-            Ok(Some(answer)) if answer.status >= 400 => {
+            Ok(Some(answer)) if answer.status >= 400 || providers::is_error_body(&answer.body) => {
                 let failure =
                     providers::classify(answer.provider, answer.status, &Observation::default(), &answer.body);
                 lead.failed(&failure, attempts.load(Relaxed))
@@ -212,7 +212,7 @@ impl Job {
             Err(_) if status >= 400 => Bytes::new(),
             Err(error) => return Err(error),
         };
-        if status >= 400 {
+        if status >= 400 || providers::is_error_body(&body) {
             attempt.error_body(&body);
         } else if let Some(usage) = providers::usage_in_bytes(&body) {
             attempt.usage(usage);
