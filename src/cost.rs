@@ -378,6 +378,17 @@ impl Usage {
         Self { input_tokens: input, cached_tokens: 0, output_tokens: output }
     }
 
+    /// With what a later event of the same stream counts. Counts are of the whole so far, and an event may leave some out, as
+    /// Anthropic's last one does with the input.
+    #[cfg(feature = "client")]
+    pub(crate) fn updated_by(&self, later: &Self) -> Self {
+        Self {
+            input_tokens: self.input_tokens.max(later.input_tokens),
+            cached_tokens: self.cached_tokens.max(later.cached_tokens),
+            output_tokens: self.output_tokens.max(later.output_tokens),
+        }
+    }
+
     /// Input and output together.
     pub const fn total(&self) -> u64 {
         self.input_tokens.saturating_add(self.output_tokens)

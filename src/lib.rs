@@ -3,6 +3,7 @@
 
 mod account;
 mod attempt;
+mod builder;
 #[cfg(feature = "cache")]
 mod cache;
 #[cfg(feature = "client")]
@@ -29,7 +30,6 @@ pub mod mock;
 #[cfg(feature = "client")]
 mod monitor;
 mod permit;
-mod place;
 pub mod providers;
 mod request;
 mod route;
@@ -48,6 +48,7 @@ mod watch;
 mod webhook;
 
 pub use attempt::Attempt;
+pub use builder::Builder;
 #[cfg(feature = "cache")]
 pub use cache::{CacheConfig, CacheStats, Lead, Lookup};
 #[cfg(feature = "client")]
@@ -65,7 +66,7 @@ pub use permit::Permit;
 pub use providers::{Class, Failure, Provider, Unfit, Unsupported};
 pub use request::Request;
 pub use route::Waiter;
-pub use scheduler::{Builder, LaneSnapshot, Scheduler, Snapshot};
+pub use scheduler::{LaneSnapshot, Scheduler, Snapshot};
 pub use secret::Secret;
 #[cfg(feature = "client")]
 pub use stream::ChatStream;

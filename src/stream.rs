@@ -14,7 +14,7 @@ use crate::client::ClientError;
 use crate::cost::Usage;
 use crate::inspect;
 use crate::permit::Permit;
-use crate::providers::{self, Failure, Observation};
+use crate::providers::{self, Failure, Observation, mentions};
 use crate::sse::{Broken, Events, is_done};
 use crate::target::Target;
 
@@ -180,11 +180,11 @@ impl Books {
             }
         };
         // Most events have neither; looking is cheaper than parsing.
-        let mentions = |word: &[u8]| data.windows(word.len()).any(|window| window == word);
-        if mentions(b"\"usage\"") || mentions(b"\"usageMetadata\"") {
-            self.usage = providers::usage_in_bytes(&data).or(self.usage);
+        if mentions(&data, "\"usage\"") || mentions(&data, "\"usageMetadata\"") {
+            let told = providers::usage_in_bytes(&data);
+            self.usage = self.usage.map(|before| before.updated_by(&told.unwrap_or_default())).or(told);
         }
-        if mentions(b"\"error\"")
+        if mentions(&data, "\"error\"")
             && let Some(permit) = &self.permit
             && let Ok(event) = serde_json::from_slice::<Value>(&data)
             && let Some(failure) = failure_in(&permit.target(), &event)

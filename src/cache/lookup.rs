@@ -12,13 +12,14 @@ use super::key::{self, Key};
 use super::stored::Stored;
 use super::{Cache, CacheConfig, CacheStats};
 use crate::attempt::Attempt;
+use crate::builder::Builder;
 use crate::client::{Cached, ClientError, Reply};
 use crate::clock;
 use crate::engine::Refusal;
 use crate::error::{AcquireError, Error};
 use crate::providers::{Failure, Retry};
 use crate::request::Request;
-use crate::scheduler::{Builder, Scheduler};
+use crate::scheduler::Scheduler;
 use crate::target::Target;
 
 /// What [`Scheduler::lookup`] found.

@@ -27,7 +27,7 @@ pub(crate) use classify::clean;
 pub use classify::{Class, Failure, LimitHit, Retry, classify, classify_stream_error, is_error_body};
 pub(crate) use classify::{classify_sent, is_error_reply};
 #[cfg(feature = "client")]
-pub(crate) use classify::{classify_sent_stream_error, mask::hide};
+pub(crate) use classify::{classify_sent_stream_error, mask::hide, mentions};
 pub(crate) use duration::since_midnight;
 pub use duration::{parse_duration, parse_retry_after, until_midnight, until_pacific_midnight};
 pub use headers::{Observation, Reading, observe};

@@ -19,10 +19,11 @@ fn a_row_that_fails_for_good_is_in_the_output_with_what_the_provider_said() {
         }
         body if body.contains("gateway") => (404, "<html>\nno such thing</html>".to_owned()),
         body if body.contains("garbage") => (200, "ok".to_owned()),
+        body if body.contains("well") => (200, "{\"error\": {\"message\": \"no such model\", \"code\": \"model_not_found\"}}".to_owned()),
         _ => (200, "{}".to_owned()),
     }
     });
-    let lines = ["good", "refused", "gateway", "garbage"].map(|id| batch(id).to_string()).join("\n");
+    let lines = ["good", "refused", "gateway", "garbage", "all is well"].map(|id| batch(id).to_string()).join("\n");
     world.write("in.jsonl", lines);
     world
         .run(&format!("run in.jsonl -v --max-attempts 2 --report report.json {}", server.at()))
@@ -36,13 +37,15 @@ fn a_row_that_fails_for_good_is_in_the_output_with_what_the_provider_said() {
         (&refused["response"]["status_code"], &refused["error"]),
         (&json!(400), &json!({"code": "bad", "message": "unsupported value"}))
     );
+    let well = &results["all is well"];
+    assert_eq!((&well["response"]["status_code"], &well["error"]["code"]), (&json!(200), &json!("model_not_found")));
     assert_eq!(results["gateway"]["response"]["body"], "<html>\nno such thing</html>");
     assert_eq!(
         (&results["gateway"]["error"]["code"], &results["garbage"]["error"]["code"]),
         (&json!("not_found"), &json!("invalid_answer"))
     );
     let rows = &world.report()["rows"];
-    assert_eq!((&rows["succeeded"], &rows["failed"]), (&json!(1), &json!(3)));
+    assert_eq!((&rows["succeeded"], &rows["failed"]), (&json!(1), &json!(4)));
 }
 
 #[test]

@@ -68,5 +68,7 @@ fn a_report_takes_the_place_of_no_pipe_device_or_link() {
     assert!(!pipe.is_file(), "still a pipe");
     world.run(&format!("run in.jsonl --report link.json {}", server.at())).expect(0);
     assert_eq!(world.report()["rows"]["total"], 3);
-    assert!(link.is_symlink());
+    std::fs::remove_file(world.path("report.json")).unwrap();
+    world.run(&format!("run in.jsonl --report link.json {}", server.at())).expect(0);
+    assert!(world.has("report.json") && link.is_symlink(), "also of what is not there yet");
 }

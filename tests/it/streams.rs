@@ -135,3 +135,13 @@ async fn an_answer_that_is_no_stream_is_said_to_be_none() {
     let tollgate::Error::Call { error: ClientError::NoStream, attempts: 1, .. } = error else { panic!("{error:?}") };
     assert_eq!(books(&scheduler), (59, 0));
 }
+
+#[tokio::test]
+async fn the_input_that_a_stream_tells_at_its_beginning_counts_with_the_output_at_its_end() {
+    let start = r#"{"type":"message_start","message":{"usage":{"input_tokens":25,"cache_read_input_tokens":5,"output_tokens":1}}}"#;
+    let end = r#"{"type":"message_delta","usage":{"output_tokens":15}}"#;
+    let url = raw::answering([format!("{HEAD}data: {start}\n\ndata: {end}\n\n")]);
+    let scheduler = scheduler(&url);
+    passed_through(&scheduler, &url).await;
+    assert_eq!(books(&scheduler), (25 + 5 + 15, 0));
+}

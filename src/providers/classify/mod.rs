@@ -182,11 +182,14 @@ pub(crate) fn classify_sent(
 /// ```
 pub fn is_error_body(body: &[u8]) -> bool {
     // Looking is cheaper than parsing, and nearly no answer says it.
-    let mentions = |word: &[u8]| body.windows(word.len()).any(|window| window == word);
-    if !mentions(b"\"error\"") && !mentions(b"\"response.failed\"") {
+    if !mentions(body, "\"error\"") && !mentions(body, "\"response.failed\"") {
         return false;
     }
     serde_json::from_slice(body).is_ok_and(|reply| is_error_reply(&reply))
+}
+
+pub(crate) fn mentions(body: &[u8], word: &str) -> bool {
+    memchr::memmem::find(body, word.as_bytes()).is_some()
 }
 
 pub(crate) fn is_error_reply(reply: &Value) -> bool {

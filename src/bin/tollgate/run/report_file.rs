@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use tempfile::NamedTempFile;
 
+use super::paths::resolved;
 use super::report::Report;
 
 /// The file of a report.
@@ -35,7 +36,7 @@ impl ReportFile {
             }
             _ => {
                 // A link stays one.
-                let place = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+                let place = resolved(path);
                 let folder = place.parent().filter(|folder| !folder.as_os_str().is_empty());
                 Open::Beside(NamedTempFile::new_in(folder.unwrap_or(Path::new("."))).with_context(cannot)?, place)
             }

@@ -20,6 +20,14 @@ pub(crate) struct Answer {
     pub(crate) body: Bytes,
 }
 
+impl Answer {
+    /// What it says went wrong. A gateway may answer 200 to everything.
+    pub(crate) fn failure(&self) -> Option<Failure> {
+        let failed = !(200..300).contains(&self.status) || providers::is_error_body(&self.body);
+        failed.then(|| providers::classify(self.provider, self.status, &Observation::default(), &self.body))
+    }
+}
+
 /// Why a row has no good answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
@@ -43,13 +51,10 @@ pub(crate) struct Outcome {
 impl Outcome {
     /// What an answer means.
     pub(crate) fn of_answer(answer: Answer) -> Self {
-        let fault = if (200..300).contains(&answer.status) {
-            json(&answer.body)
-                .is_none()
-                .then(|| Fault::new("invalid_answer", "the answer is not JSON".to_owned(), false))
-        } else {
-            let failure = providers::classify(answer.provider, answer.status, &Observation::default(), &answer.body);
-            Some(Fault::of_failure(&failure))
+        let no_json = || Fault::new("invalid_answer", "the answer is not JSON".to_owned(), false);
+        let fault = match answer.failure() {
+            Some(failure) => Some(Fault::of_failure(&failure)),
+            None => json(&answer.body).is_none().then(no_json),
         };
         Self { answer: Some(answer), fault }
     }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tollgate::providers::{self, Observation};
+use tollgate::providers;
 use tollgate::{Attempt, Error, Lookup, Reply, Request, Scheduler, Target};
 
 use super::check::{Place, Queue};
@@ -160,15 +160,13 @@ impl Job {
         };
         let ended = self.scheduler.submit(request, led).await;
         let old = match &ended {
-            Ok(Some(answer)) if answer.status >= 400 || providers::is_error_body(&answer.body) => {
-                let failure =
-                    providers::classify(answer.provider, answer.status, &Observation::default(), &answer.body);
-                lead.failed(&failure, attempts.load(Relaxed))
-            }
-            Ok(Some(answer)) => {
-                lead.answered(answer.status, answer.request_id.clone(), answer.body.clone());
-                None
-            }
+            Ok(Some(answer)) => match answer.failure() {
+                Some(failure) => lead.failed(&failure, attempts.load(Relaxed)),
+                None => {
+                    lead.answered(answer.status, answer.request_id.clone(), answer.body.clone());
+                    None
+                }
+            },
             Ok(None) => None,
             Err(error) => lead.failed_with(error),
         };
@@ -190,12 +188,10 @@ impl Job {
         }
         let answer = self.called(attempt, row).await;
         match &answer {
-            Ok(answer) if answer.status >= 500 => {
-                let nothing = Observation::default();
-                let failure = providers::classify(answer.provider, answer.status, &nothing, &answer.body);
-                self.silence.met(self.mask.clean(told(&failure)));
-            }
-            Ok(_) => self.silence.over(),
+            Ok(answer) => match answer.failure().filter(|failure| failure.status >= 500) {
+                Some(failure) => self.silence.met(self.mask.clean(told(&failure))),
+                None => self.silence.over(),
+            },
             Err(error) => self.silence.met(self.mask.clean(no_answer(error))),
         }
         answer.map(Some)
