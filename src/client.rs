@@ -1,9 +1,6 @@
 //! The built-in client: chat, embeddings and responses of OpenAI-compatible APIs, by the scheduler's own attempts.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
-use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use serde::Serialize;
 use serde_json::Value;
@@ -110,12 +107,8 @@ impl Reply {
 
 /// The HTTP client of a scheduler. HTTP/1.1 on purpose: over HTTP/2 a burst of requests shares one connection and waits
 /// there for its turn, so that requests reach the provider later than they were admitted.
-#[derive(Debug)]
-pub(crate) struct Http {
-    client: reqwest::Client,
-    /// What accounts send besides their key, by their names; most send nothing.
-    headers: BTreeMap<String, HeaderMap>,
-}
+#[derive(Clone, Debug)]
+pub(crate) struct Http(reqwest::Client);
 
 impl Http {
     pub(crate) fn new(config: &Config) -> Result<Self, ConfigError> {
@@ -131,21 +124,19 @@ impl Http {
         if urls.all(|url| url.is_some_and(is_loopback)) {
             builder = builder.no_proxy();
         }
-        let client = builder.build().map_err(|error| ConfigError::Client(error.into()))?;
-        let headers = config.accounts.iter().map(|account| (account.name().to_owned(), account.headers()));
-        Ok(Self { client, headers: headers.filter(|(_, headers)| !headers.is_empty()).collect() })
+        builder.build().map(Self).map_err(|error| ConfigError::Client(error.into()))
     }
 
     fn post(&self, attempt: &Attempt, path: &str, body: Bytes) -> reqwest::RequestBuilder {
         let body = match adapted(attempt, body) {
             Ok(body) => body,
             // No address: it fails before it is sent, and the attempt knows why.
-            Err(_) => return self.client.post(""),
+            Err(_) => return self.0.post(""),
         };
         let url = below(attempt.base_url().unwrap_or_default(), path);
         let mut headers = attempt.provider().auth_headers(attempt.key());
-        headers.extend(self.headers.get(attempt.account()).cloned().unwrap_or_default());
-        self.client.post(url).header(CONTENT_TYPE, "application/json").headers(headers).body(body)
+        headers.extend(attempt.target().headers());
+        self.0.post(url).header(CONTENT_TYPE, "application/json").headers(headers).body(body)
     }
 }
 

@@ -61,6 +61,12 @@ impl Target {
         Self { account, model, key }
     }
 
+    /// What the account's calls bring along besides the key.
+    #[cfg(feature = "client")]
+    pub(crate) fn headers(&self) -> http::HeaderMap {
+        self.account.settings.headers()
+    }
+
     /// The account's provider.
     pub fn provider(&self) -> Provider {
         self.account.settings.provider
