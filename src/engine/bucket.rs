@@ -49,6 +49,8 @@ pub struct Bucket {
     head_start: u64,
     /// Units of refill that make one token.
     unit: u64,
+    /// Whether a unit is a nanosecond, so that nothing is rounded.
+    exact: bool,
     /// More tokens than this are counted as so many.
     most: u64,
     /// Tokens per governor cell; above 1 only where governor's `u32` cannot count single tokens.
@@ -71,8 +73,9 @@ impl Bucket {
             .expect("a unit is at least one nanosecond")
             .allow_burst(burst);
         let limiter = RateLimiter::new(quota, dial.clone(), dial.clone());
+        let exact = unit * amount.max(1) == window_ns;
         let (most, shown) = (FAR / unit, Cell::new((now, 0)));
-        Self { limiter, dial, origin: now, head_start: 0, amount, window_ns, unit, most, cell, shown }
+        Self { limiter, dial, origin: now, head_start: 0, amount, window_ns, unit, exact, most, cell, shown }
     }
 
     /// Keeps every grant at least `margin` later than the books alone would allow, unless the bucket has been full for
@@ -218,7 +221,7 @@ impl Bucket {
     }
 
     pub(super) fn set_margin(&self, margin: Duration) {
-        self.dial.0.margin.store(self.units(margin.as_nanos()) + u64::from(!self.is_exact()), Relaxed);
+        self.dial.0.margin.store(self.units(margin.as_nanos()) + u64::from(!self.exact), Relaxed);
     }
 
     /// `n` tokens in units of refill.
@@ -245,19 +248,14 @@ impl Bucket {
 
     /// `now` rounded up, as what is spent now refills from then on. Both roundings are late rather than early.
     pub(super) fn clock_up(&self, now: Instant) -> u64 {
-        self.clock(now) + u64::from(!self.is_exact())
-    }
-
-    /// Whether a unit is a nanosecond, so that nothing is rounded.
-    fn is_exact(&self) -> bool {
-        self.unit * self.amount.max(1) == self.window_ns
+        self.clock(now) + u64::from(!self.exact)
     }
 
     fn units(&self, nanos: u128) -> u64 {
-        let per_window = self.unit * self.amount.max(1);
-        if per_window == self.window_ns {
+        if self.exact {
             return nanos.min(u128::from(FAR)) as u64;
         }
+        let per_window = self.unit * self.amount.max(1);
         let units = nanos.saturating_mul(u128::from(per_window)) / u128::from(self.window_ns);
         units.min(u128::from(FAR)) as u64
     }

@@ -182,7 +182,7 @@ pub(crate) fn classify_sent(
 /// ```
 pub fn is_error_body(body: &[u8]) -> bool {
     // Looking is cheaper than parsing, and nearly no answer says it.
-    if !mentions(body, "\"error\"") && !mentions(body, "\"response.failed\"") {
+    if body.is_empty() || !mentions(body, "\"error\"") && !mentions(body, "\"response.failed\"") {
         return false;
     }
     serde_json::from_slice(body).is_ok_and(|reply| is_error_reply(&reply))
