@@ -47,26 +47,28 @@ impl Refill {
 
     pub(super) fn fits(&mut self, amounts: &Amounts, rules: Rules, now: Instant) -> bool {
         // Whoever comes to the latest TAT binds; the others fit where that does, if a full bucket holds them.
-        let mut binding: Option<(u64, Rule)> = None;
+        let (mut largest, mut latest, mut binding) = (0, 0, (0, 0));
         for rule in rules.iter() {
-            let n = amounts[rule];
-            if n > self.bucket.amount() {
-                return false;
-            }
-            let due = self.tat(rule).saturating_add(self.bucket.in_units(n));
-            if binding.is_none_or(|(latest, _)| latest <= due) {
-                binding = Some((due, rule));
+            let (n, tat) = (amounts[rule], self.tat(rule));
+            largest = largest.max(n);
+            // Far from the end, both of them.
+            let due = tat + self.bucket.in_units(n);
+            if latest <= due {
+                (latest, binding) = (due, (n, tat));
             }
         }
-        let Some((_, rule)) = binding else { return true };
-        self.bucket.set_tat(self.tat(rule));
-        self.bucket.fits(amounts[rule], now)
+        let (n, tat) = binding;
+        self.bucket.set_tat(tat);
+        largest <= self.bucket.amount() && self.bucket.fits(n, now)
     }
 
     pub(super) fn charge(&mut self, amounts: &Amounts, now: Instant) {
         let clock = self.bucket.clock_up(now);
-        for rule in self.rules.iter().filter(|rule| amounts[*rule] > 0) {
-            self.tats[rule as usize].charge(self.bucket.in_units(amounts[rule]), clock);
+        for (tat, rule) in self.tats.iter_mut().zip(Rule::ALL) {
+            let n = amounts[rule];
+            if n > 0 && self.rules.contains(rule) {
+                tat.charge(self.bucket.in_units(n), clock);
+            }
         }
     }
 
