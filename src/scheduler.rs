@@ -454,7 +454,8 @@ impl Scheduler {
                 route.failed("unfit");
                 return refused(unfit.into(), attempts, last);
             }
-            if facts.unsent && facts.status.is_none() {
+            let told = &*facts;
+            if told.unsent && told.status.is_none() {
                 route.failed("unsent");
                 permit.unsent(None);
                 attempts -= 1;
@@ -464,15 +465,15 @@ impl Scheduler {
                     Err(error) => Ended::Failed(Error::Call { error, attempts, failure: last }),
                 };
             }
-            let failure = match (facts.status, &transport) {
+            let failure = match (told.status, &transport) {
                 // A redirect is not followed, and a gateway may answer 200 to everything.
-                (status, _) if status >= Some(300) || providers::is_error_body(&facts.error_body) => {
+                (status, _) if status >= Some(300) || providers::is_error_body(&told.error_body) => {
                     let status = status.unwrap_or(200);
                     let (provider, key) = (target.provider(), target.key());
-                    Some(providers::classify_sent(provider, key, status, &facts.answer, &facts.error_body))
+                    Some(providers::classify_sent(provider, key, status, &told.answer, &told.error_body))
                 }
                 (_, Some(transport)) => Some(transport.failure()),
-                _ => facts.unusable.as_deref().map(Failure::unusable),
+                _ => told.unusable.as_deref().map(Failure::unusable),
             };
             let Some(failure) = failure else {
                 match result {

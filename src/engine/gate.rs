@@ -9,6 +9,7 @@ use super::bucket::Bucket;
 use super::paid::Paid;
 use super::sight::{Doubtful, Sight};
 use super::toll::Toll;
+use super::watch::DayUse;
 use crate::cost::{Charge, DAY, Dimension, Limit, MINUTE, Shape};
 use crate::providers::{self, Amounts, Reading, Rule, Rules};
 
@@ -82,6 +83,8 @@ pub struct Gate {
     shown: Option<(u64, Instant)>,
     /// Everything ever charged, less what never reached the provider.
     spent: u64,
+    /// The same at the last [look](Gate::look).
+    looked: u64,
     /// What finished requests did not use of it, which counts only where real usage is charged: that may be learned late.
     unused: u64,
 }
@@ -155,6 +158,7 @@ impl Gate {
             agreed: None,
             shown: None,
             spent: 0,
+            looked: 0,
             unused: 0,
         }
     }
@@ -296,9 +300,15 @@ impl Gate {
         self.belief.gone_since(since, now)
     }
 
-    /// Everything ever charged, less what never reached the provider.
-    pub(super) fn spent(&self) -> u64 {
-        self.spent
+    /// Whether half a percent of the limit more was charged than at the last [look](Gate::look).
+    pub(super) fn has_moved(&self) -> bool {
+        self.spent.abs_diff(self.looked) >= (self.limit.amount / 200).max(1)
+    }
+
+    /// How it stands.
+    pub(super) fn look(&mut self, now: Instant) -> DayUse {
+        self.looked = self.spent;
+        DayUse { limit: self.limit, used: self.used(now), blocked: self.is_blocked(now) }
     }
 
     /// Whether a refusal of the provider is not over yet.

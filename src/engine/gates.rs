@@ -7,7 +7,7 @@ use super::gate::{Gate, GateStatus, Ground, Source};
 use super::paid::Paid;
 use super::sight::Doubtful;
 use super::toll::Toll;
-use super::watch::{DayUse, DayUses};
+use super::watch::DayUses;
 use crate::cost::{Charge, DAY, Dimension, Limit, MINUTE, Shape};
 use crate::providers::{self, Provider, Reading, Rule, Rules};
 
@@ -418,16 +418,14 @@ impl Gates {
         self.gates.iter().any(is_of_day)
     }
 
-    /// How many half percents of them were charged so far, all together: when it is another number, it is time to look.
-    pub(super) fn day_steps(&self) -> u64 {
-        let of_day = self.gates.iter().filter(|gate| is_of_day(gate));
-        of_day.map(|gate| gate.spent() / (gate.limit().amount / 200).max(1)).fold(0, u64::wrapping_add)
+    /// Whether half a percent more was charged to one of them than at the last look.
+    pub(super) fn day_has_moved(&self) -> bool {
+        self.gates.iter().any(|gate| is_of_day(gate) && gate.has_moved())
     }
 
     /// How those limits stand.
     pub(super) fn day_use(&mut self, now: Instant) -> DayUses {
-        let of_day = self.gates.iter_mut().filter(|gate| is_of_day(gate));
-        of_day.map(|gate| DayUse { limit: gate.limit(), used: gate.used(now), blocked: gate.is_blocked(now) }).collect()
+        self.gates.iter_mut().filter(|gate| is_of_day(gate)).map(|gate| gate.look(now)).collect()
     }
 
     /// How the provider's answers changed limits since this was last asked.

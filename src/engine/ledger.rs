@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::gates::{Around, Later, TRANSIT};
-use super::paid::Paid;
+use super::paid::{Known, Paid};
 use super::sent::Sent;
 use crate::cost::Charge;
 
@@ -21,7 +21,7 @@ pub(super) struct Ledger {
     done: Paid,
     /// What requests that were answered well were charged, and that sum when the last request went.
     taken: Paid,
-    taken_before: Paid,
+    taken_before: Known,
     /// Everything that was ever granted, whatever became of it.
     ever: Charge,
     /// When the last two marks were made, at least [`SEEN_AFTER`] apart, and what had ever been granted before.
@@ -61,7 +61,7 @@ impl Ledger {
             granted: Paid::default(),
             done: Paid::default(),
             taken: Paid::default(),
-            taken_before: Paid::default(),
+            taken_before: Known::default(),
             ever: Charge::default(),
             marks: [(now, Charge::default()); 2],
             under_way: Charge::default(),
@@ -83,7 +83,7 @@ impl Ledger {
             *earlier = std::mem::replace(later, (now, self.ever));
         }
         self.admitted += 1;
-        self.taken_before = self.taken;
+        self.taken_before = self.taken.known();
         self.granted.add(charge);
         self.ever = self.ever.plus(charge);
         self.under_way = self.under_way.plus(charge);

@@ -335,17 +335,16 @@ impl<T> Machine<T> {
         self.ledger.ended(&charge);
         self.ended.count(now);
         self.gates.ended(&charge);
-        let since = self.ledger.since(&grant.then);
         match end {
             End::Unsent => {
-                self.gates.refund(&charge, &since, at, now);
+                self.gates.refund(&charge, &self.ledger.since(&grant.then), at, now);
                 self.ledger.unsent(&charge);
                 self.ceiling.refund();
             }
             End::Unknown => self.ledger.unknown(&charge),
             End::Refused => {
                 let tokens = Charge { requests: 0, ..charge };
-                self.gates.refund(&tokens, &since, at, now);
+                self.gates.refund(&tokens, &self.ledger.since(&grant.then), at, now);
                 self.ledger.refused(&charge, &tokens, now);
             }
             End::Used(used) => {

@@ -19,6 +19,14 @@ struct Pair {
     used: u64,
 }
 
+/// What some requests are known to have used.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Known {
+    tokens: u64,
+    input: u64,
+    output: u64,
+}
+
 impl Paid {
     /// A request was charged, and has used nothing so far that is known.
     pub(super) fn add(&mut self, charge: &Charge) {
@@ -60,12 +68,15 @@ impl Paid {
         }
     }
 
-    /// The same requests, of whose real usage only as much is counted as `before`.
-    pub(super) fn by_then(&self, before: &Paid) -> Self {
+    /// What is known to have been used.
+    pub(super) fn known(&self) -> Known {
+        Known { tokens: self.tokens[Rule::Usage], input: self.input.used, output: self.output.used }
+    }
+
+    /// The same requests, of whose real usage only as much is counted as was `known` before.
+    pub(super) fn by_then(&self, known: &Known) -> Self {
         let mut sum = *self;
-        sum.tokens[Rule::Usage] = before.tokens[Rule::Usage];
-        sum.input.used = before.input.used;
-        sum.output.used = before.output.used;
+        (sum.tokens[Rule::Usage], sum.input.used, sum.output.used) = (known.tokens, known.input, known.output);
         sum
     }
 

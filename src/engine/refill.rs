@@ -64,10 +64,9 @@ impl Refill {
 
     pub(super) fn charge(&mut self, amounts: &Amounts, now: Instant) {
         let clock = self.bucket.clock_up(now);
-        for (tat, rule) in self.tats.iter_mut().zip(Rule::ALL) {
-            let n = amounts[rule];
-            if n > 0 && self.rules.contains(rule) {
-                tat.charge(self.bucket.in_units(n), clock);
+        for rule in self.rules.iter() {
+            if amounts[rule] > 0 {
+                self.tats[rule as usize].charge(self.bucket.in_units(amounts[rule]), clock);
             }
         }
     }

@@ -15,8 +15,6 @@ pub(crate) struct Watch {
     queue_alert: Option<usize>,
     /// The queue was told to be too long.
     long: bool,
-    /// What had been charged at the last look, see [`Gates::day_steps`](super::Gates).
-    steps: u64,
     /// How much of each day limit was told to be used, in percent.
     told: Vec<(Dimension, Duration, u8)>,
 }
@@ -57,12 +55,11 @@ impl Watch {
     /// look. With every request, a look would be a good part of what the scheduler costs.
     pub(crate) fn is_due<T>(&self, machine: &Machine<T>) -> bool {
         let gates = machine.gates();
-        gates.day_steps() != self.steps || (machine.waiting() > 0 && gates.has_day_limit())
+        gates.day_has_moved() || (machine.waiting() > 0 && gates.has_day_limit())
     }
 
     /// Looks at those limits, and adds what is to be told.
     pub(crate) fn day_limits<T>(&mut self, machine: &mut Machine<T>, now: Instant, changes: &mut Vec<Change>) {
-        self.steps = machine.gates().day_steps();
         for DayUse { limit, used, blocked } in machine.day_use(now) {
             let percent = u64::try_from(u128::from(used) * 100 / u128::from(limit.amount.max(1))).unwrap_or(u64::MAX);
             let gone = percent >= 100 || blocked || (percent >= REST && machine.held_by(now) == Some(limit));
