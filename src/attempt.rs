@@ -41,11 +41,13 @@ use crate::target::Target;
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug)]
-pub struct Attempt(Arc<Inner>);
+pub struct Attempt {
+    number: u32,
+    inner: Arc<Inner>,
+}
 
 #[derive(Debug)]
 struct Inner {
-    number: u32,
     target: Target,
     /// A std mutex: held for a copy, never across an await.
     facts: Mutex<Facts>,
@@ -98,50 +100,54 @@ impl Facts {
 }
 
 impl Attempt {
-    pub(crate) fn new(number: u32, target: Target) -> Self {
-        Self(Arc::new(Inner {
-            number,
+    pub(crate) fn new(target: Target) -> Self {
+        let inner = Inner {
             target,
             facts: Mutex::default(),
             told: AtomicBool::new(false),
             #[cfg(feature = "client")]
             whole: AtomicBool::new(false),
-        }))
+        };
+        Self { number: 1, inner: Arc::new(inner) }
+    }
+
+    pub(crate) fn numbered(&mut self, number: u32) {
+        self.number = number;
     }
 
     /// 1 for the first attempt.
     pub fn number(&self) -> u32 {
-        self.0.number
+        self.number
     }
 
     /// Where it goes: the account, the model, the key.
     pub fn target(&self) -> &Target {
-        &self.0.target
+        &self.inner.target
     }
 
     /// The account's name.
     pub fn account(&self) -> &str {
-        self.0.target.account()
+        self.target().account()
     }
 
     /// The account's provider.
     pub fn provider(&self) -> Provider {
-        self.0.target.provider()
+        self.target().provider()
     }
 
     /// The model to ask: the request's own, unless a fallback took over.
     pub fn model(&self) -> &str {
-        self.0.target.model()
+        self.target().model()
     }
 
     /// The API key whose turn it is, if the account has keys.
     pub fn key(&self) -> Option<&Secret> {
-        self.0.target.key()
+        self.target().key()
     }
 
     /// Where the account's API is, `/v1` included, if that is known.
     pub fn base_url(&self) -> Option<&str> {
-        self.0.target.base_url()
+        self.target().base_url()
     }
 
     /// The request's body as the attempt's model takes it: as it is, unless a fallback took over. On an error return from the
@@ -215,12 +221,12 @@ impl Attempt {
     /// The answer's body is read whole, whatever it is, before the attempt is judged.
     #[cfg(feature = "client")]
     pub(crate) fn read_whole(&self) {
-        self.0.whole.store(true, Release);
+        self.inner.whole.store(true, Release);
     }
 
     #[cfg(feature = "client")]
     pub(crate) fn is_read_whole(&self) -> bool {
-        self.0.whole.load(Acquire)
+        self.inner.whole.load(Acquire)
     }
 
     /// Hands over the status of an answer whose headers are gone.
@@ -230,13 +236,13 @@ impl Attempt {
     }
 
     pub(crate) fn take_facts(&self) -> Facts {
-        if self.0.told.load(Acquire) { std::mem::take(&mut *self.lock()) } else { Facts::default() }
+        if self.inner.told.load(Acquire) { std::mem::take(&mut *self.lock()) } else { Facts::default() }
     }
 
     /// To tell something.
     fn lock(&self) -> MutexGuard<'_, Facts> {
-        self.0.told.store(true, Release);
-        self.0.facts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.told.store(true, Release);
+        self.inner.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

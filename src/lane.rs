@@ -339,7 +339,7 @@ impl Lane {
 
     /// Takes a place in the lane; an idle lane grants on the spot. A request that is `movable` is told when it had better
     /// look for another lane.
-    pub(crate) fn enqueue(self: &Arc<Self>, ask: &Ask, movable: bool) -> Result<Turn, Refusal> {
+    pub(crate) fn enqueue(self: &Arc<Self>, ask: &Ask, movable: bool) -> Result<Result<Box<Grant>, Turn>, Refusal> {
         let now = clock::now();
         let mut waits = None;
         let mut state = self.lock();
@@ -353,7 +353,7 @@ impl Lane {
             now,
         )?;
         let ticket = match submitted {
-            Submitted::Granted(grant) => return Ok(Turn::Granted(Some(Held::new(self.clone(), grant)))),
+            Submitted::Granted(grant) => return Ok(Ok(grant)),
             Submitted::Queued(ticket) => ticket,
         };
         state.movable |= movable;
@@ -363,9 +363,9 @@ impl Lane {
         let queued = Queued { riders, ticket: Some(ticket), since: now, answer };
         // A runtime that shuts down takes no task any more.
         if driver.is_some_and(|driver| runtime.spawn(driver.run()).is_finished()) {
-            return Ok(Turn::Adrift(Box::pin(tokio::time::sleep(Duration::MAX))));
+            return Ok(Err(Turn::Adrift(Box::pin(tokio::time::sleep(Duration::MAX)))));
         }
-        Ok(Turn::Queued(queued))
+        Ok(Err(Turn::Queued(queued)))
     }
 
     /// Joins those who wait on that runtime. The first of them brings the driver.
@@ -382,9 +382,8 @@ impl Lane {
     }
 
     /// A permit if there is one now.
-    pub(crate) fn try_acquire(self: &Arc<Self>, ask: &Ask) -> Result<Result<Held, Forecast>, Refusal> {
-        let granted = self.with(|machine| machine.try_submit(ask, clock::now()))?;
-        Ok(granted.map(|grant| Held::new(self.clone(), grant)))
+    pub(crate) fn try_acquire(&self, ask: &Ask) -> Result<Result<Box<Grant>, Forecast>, Refusal> {
+        self.with(|machine| machine.try_submit(ask, clock::now()))
     }
 
     /// Tells those who wait to look for another lane. They keep their number in the order of arrival.

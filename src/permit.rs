@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 
+use crate::attempt::Attempt;
 use crate::clock;
 use crate::cost::{Charge, Usage};
 use crate::engine::{Call, End, Grant, Ticket};
 use crate::lane::{Heard, Lane};
 use crate::providers::{self, Failure, Observation, Retry};
-use crate::target::{Model, Target};
+use crate::target::Target;
 use crate::trace::{AttemptTrace, RequestTrace};
 
 /// The right to send one request now.
@@ -38,15 +39,8 @@ use crate::trace::{AttemptTrace, RequestTrace};
 #[derive(Debug)]
 #[must_use = "dropping it gives the right to send back"]
 pub struct Permit {
-    held: Held,
-    model: Model,
-    key: Option<usize>,
-}
-
-/// What a lane granted. Its drop closes the books.
-#[derive(Debug)]
-pub(crate) struct Held {
-    lane: Arc<Lane>,
+    /// Where it goes, and what becomes known of the answer.
+    attempt: Attempt,
     /// `None` once the books are closed.
     grant: Option<Box<Grant>>,
     /// How long it waited for that.
@@ -57,96 +51,83 @@ pub(crate) struct Held {
     trace: AttemptTrace,
 }
 
+/// What a lane granted, on its way to who waits for it. Its drop gives everything back.
+#[derive(Debug)]
+pub(crate) struct Held {
+    lane: Arc<Lane>,
+    grant: Option<Box<Grant>>,
+}
+
 impl Held {
     pub(crate) fn new(lane: Arc<Lane>, grant: Box<Grant>) -> Self {
-        Self {
-            lane,
-            grant: Some(grant),
-            waited: Duration::ZERO,
-            sent: false,
-            began: None,
-            trace: AttemptTrace::default(),
-        }
+        Self { lane, grant: Some(grant) }
     }
 
-    /// For a model, with one of the account's keys; it has waited since then.
-    pub(crate) fn to(
-        mut self,
-        model: Model,
-        key: Option<usize>,
-        since: Option<Instant>,
-        trace: &mut RequestTrace,
-    ) -> Permit {
-        if let Some(grant) = &self.grant {
-            self.waited = since.map_or(Duration::ZERO, |since| grant.at.saturating_duration_since(since));
-            self.trace = trace.admitted(&model, &self.lane, &grant.charge, self.waited);
-        }
-        Permit { held: self, model, key }
+    pub(crate) fn take(mut self) -> Option<Box<Grant>> {
+        self.grant.take()
     }
+}
 
-    pub(crate) fn ticket(&self) -> Option<Ticket> {
-        self.grant.as_ref().map(|grant| grant.ticket().clone())
-    }
-
-    /// Answers whether the provider is failing for everybody.
-    fn finish(&mut self, end: End, answer: &Observation, heard: Heard<'_>) -> bool {
-        let Some(grant) = self.grant.take() else { return false };
-        let now = clock::now();
-        let call = heard.outcome(end).map(|outcome| Call {
-            outcome,
-            waited: self.waited,
-            first_byte: self.began.map(|began| began.saturating_duration_since(grant.at)),
-            whole: now.saturating_duration_since(grant.at),
-        });
-        let charge = grant.charge;
-        if let Heard::Failure(failure, _) = heard {
-            self.trace.failed(failure);
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(grant) = self.grant.take() {
+            self.lane.conclude(grant, End::Unsent, &Observation::default(), Heard::Nothing, None, clock::now());
         }
-        let failing = self.lane.conclude(grant, end, answer, heard, call.as_ref(), now);
-        let used = if let End::Used(used) = &end { Some(used) } else { None };
-        self.trace.settled(call.as_ref(), &charge, used);
-        if let Some(call) = &call {
-            self.lane.metrics.ended(&self.lane, call, &charge, used);
-        }
-        failing
     }
 }
 
 impl Permit {
+    /// For a target where its request has waited since then.
+    pub(crate) fn new(target: Target, grant: Box<Grant>, since: Option<Instant>, trace: &mut RequestTrace) -> Self {
+        let waited = since.map_or(Duration::ZERO, |since| grant.at.saturating_duration_since(since));
+        let (charge, attempt) = (grant.charge, Attempt::new(target));
+        let trace = trace.admitted(attempt.target(), &charge, waited);
+        Self { attempt, grant: Some(grant), waited, sent: false, began: None, trace }
+    }
+
     /// Where to send it: the account, the model, the key.
-    pub fn target(&self) -> Target {
-        Target::new(self.held.lane.account.clone(), self.model.clone(), self.key)
+    pub fn target(&self) -> &Target {
+        self.attempt.target()
+    }
+
+    /// What makes its call, which is the request's attempt of that number.
+    pub(crate) fn numbered(&mut self, number: u32) {
+        self.attempt.numbered(number);
+    }
+
+    pub(crate) fn attempt(&self) -> &Attempt {
+        &self.attempt
     }
 
     /// What its attempt does.
     pub(crate) fn within<F: Future>(&self, call: F) -> impl Future<Output = F::Output> + use<F> {
-        self.held.trace.within(call)
+        self.trace.within(call)
     }
 
     pub(crate) fn lane(&self) -> &Arc<Lane> {
-        &self.held.lane
+        self.target().lane()
     }
 
     /// What was taken from the limits for it.
     pub fn charge(&self) -> Charge {
-        self.held.grant.as_ref().map_or(Charge::default(), |grant| grant.charge)
+        self.grant.as_ref().map_or(Charge::default(), |grant| grant.charge)
     }
 
     /// Says that the request is on its way: from now on a drop counts as used. Call it before the first byte is sent.
     pub fn sent(&mut self) {
-        self.held.sent = true;
+        self.sent = true;
     }
 
     /// Takes the rate-limit headers of an answer whose end is still to come, as a stream sends them at its beginning.
     pub fn observe(&mut self, headers: &HeaderMap) {
-        self.read(&providers::observe(self.held.lane.provider, headers, clock::wall()));
+        self.read(&providers::observe(self.lane().provider, headers, clock::wall()));
     }
 
     pub(crate) fn read(&mut self, answer: &Observation) {
-        self.held.sent = true;
+        self.sent = true;
         self.began(Some(clock::now()));
-        if let Some(grant) = &self.held.grant {
-            self.held.lane.change(|machine| {
+        if let Some(grant) = &self.grant {
+            self.lane().change(|machine| {
                 machine.observe(grant, &answer.readings, clock::now());
                 machine.answered();
                 machine.began(grant, clock::now());
@@ -156,7 +137,7 @@ impl Permit {
 
     /// Its answer has begun then, unless that was told before.
     pub(crate) fn began(&mut self, at: Option<Instant>) {
-        self.held.began = self.held.began.or(at);
+        self.began = self.began.or(at);
     }
 
     /// The request is done and used this much.
@@ -167,7 +148,7 @@ impl Permit {
     /// The request failed with this answer: the lane waits as long as it asks. The failure says what it means and
     /// whether trying again can help.
     pub fn failed(self, status: u16, headers: &HeaderMap, body: &[u8]) -> Failure {
-        let provider = self.held.lane.provider;
+        let provider = self.lane().provider;
         let seen = providers::observe(provider, headers, clock::wall());
         let failure = providers::classify_sent(provider, self.target().key(), status, &seen, body);
         self.failed_for_good(&failure, &seen);
@@ -175,7 +156,7 @@ impl Permit {
     }
 
     pub(crate) fn ticket(&self) -> Option<Ticket> {
-        self.held.ticket()
+        self.grant.as_ref().map(|grant| grant.ticket().clone())
     }
 
     /// The provider answered well; without usage the charge stands.
@@ -203,7 +184,7 @@ impl Permit {
 
     fn ended(mut self, usage: Option<Usage>, answer: &Observation, heard: Heard<'_>) {
         if let Some(usage) = &usage {
-            self.held.trace.used(usage);
+            self.trace.used(usage);
         }
         let charge = self.charge();
         let cost = answer.query_cost.filter(|cost| *cost <= self.most_tokens());
@@ -211,17 +192,17 @@ impl Permit {
             (_, Some(tokens)) => Some(Charge { tokens, ..charge }),
             (Some(usage), None) => Some(
                 // Where the provider does not correct its count, the gates give nothing back either ([`Rules::of_provider`](providers::Rules::of_provider)).
-                providers::at_completion(self.held.lane.provider, &charge, &usage)
+                providers::at_completion(self.lane().provider, &charge, &usage)
                     .unwrap_or(Charge::tokens(usage.input_tokens, usage.output_tokens)),
             ),
             (None, None) => None,
         };
-        self.held.finish(used.map_or(End::Unknown, End::Used), answer, heard);
+        self.finish(used.map_or(End::Unknown, End::Used), answer, heard);
     }
 
     /// As [`failed_as`](Permit::failed_as), where nobody tries again.
     pub(crate) fn failed_for_good(self, failure: &Failure, answer: &Observation) {
-        self.held.trace.failed_for_good(failure);
+        self.trace.failed_for_good(failure);
         self.failed_as(failure, answer, DEFAULT_WAIT);
     }
 
@@ -232,14 +213,38 @@ impl Permit {
         let end = if refused { End::Refused } else { End::Unknown };
         // First, so that nobody gets what this gives back at an account that is of no use.
         self.target().heard(failure);
-        self.held.finish(end, answer, Heard::Failure(failure, default_wait))
+        self.finish(end, answer, Heard::Failure(failure, default_wait))
     }
 
     /// Nothing reached the provider; because of this failure, if it was not the caller's own choice. Answers as
     /// [`failed_as`](Permit::failed_as).
     pub(crate) fn unsent(mut self, failure: Option<&Failure>) -> bool {
         let heard = failure.map_or(Heard::Nothing, |failure| Heard::Failure(failure, DEFAULT_WAIT));
-        self.held.finish(End::Unsent, &Observation::default(), heard)
+        self.finish(End::Unsent, &Observation::default(), heard)
+    }
+
+    /// Closes the books. Answers whether the provider is failing for everybody.
+    fn finish(&mut self, end: End, answer: &Observation, heard: Heard<'_>) -> bool {
+        let Some(grant) = self.grant.take() else { return false };
+        let now = clock::now();
+        let call = heard.outcome(end).map(|outcome| Call {
+            outcome,
+            waited: self.waited,
+            first_byte: self.began.map(|began| began.saturating_duration_since(grant.at)),
+            whole: now.saturating_duration_since(grant.at),
+        });
+        let charge = grant.charge;
+        if let Heard::Failure(failure, _) = heard {
+            self.trace.failed(failure);
+        }
+        let lane = self.lane();
+        let failing = lane.conclude(grant, end, answer, heard, call.as_ref(), now);
+        let used = if let End::Used(used) = &end { Some(used) } else { None };
+        self.trace.settled(call.as_ref(), &charge, used);
+        if let Some(call) = &call {
+            lane.metrics.ended(lane, call, &charge, used);
+        }
+        failing
     }
 }
 
@@ -248,7 +253,7 @@ const MOST_TOKENS: u64 = 20_000_000;
 /// How long a lane waits after a refusal that does not say.
 pub(crate) const DEFAULT_WAIT: Duration = Duration::from_secs(1);
 
-impl Drop for Held {
+impl Drop for Permit {
     fn drop(&mut self) {
         let end = if self.sent { End::Unknown } else { End::Unsent };
         self.finish(end, &Observation::default(), Heard::Nothing);

@@ -9,11 +9,11 @@ use smallvec::SmallVec;
 
 use crate::clock;
 use crate::cost::{Charge, Estimate, Limit};
-use crate::engine::{Ask, Forecast, Guess, Offer, Refusal, Ticket, Wish, choose, weight};
+use crate::engine::{Ask, Forecast, Grant, Guess, Offer, Refusal, Ticket, Wish, choose, weight};
 use crate::lane::{Answer, BackingOff, Lane, Turn};
 use crate::permit::{Held, Permit};
 use crate::request::Request;
-use crate::target::Model;
+use crate::target::{Model, Target};
 use crate::trace::RequestTrace;
 
 /// A request with the lanes that it may go to.
@@ -131,11 +131,11 @@ impl Route {
             drop(between.take());
             between = match turn {
                 // An idle lane has granted it already: no future, and nothing moved about.
-                Turn::Granted(Some(held)) => match self.seat(index, held) {
+                Ok(grant) => match self.seat(index, grant) {
                     Ok(permit) => return Ok(permit),
                     Err(guard) => Some(guard),
                 },
-                turn => match self.take(index, turn.await)? {
+                Err(turn) => match self.take(index, turn.await)? {
                     Taken::Permit(permit) => return Ok(permit),
                     Taken::Nothing(guard) => Some(guard),
                 },
@@ -145,7 +145,7 @@ impl Route {
 
     /// Takes a place in the best lane.
     pub(crate) fn enqueue(mut self) -> Result<Waiter, Refusal> {
-        match self.take_place() {
+        match self.take_turn() {
             Ok((index, turn)) => Ok(Waiter { route: self, index, turn }),
             Err(refusal) => Err(self.refused(refusal)),
         }
@@ -162,7 +162,7 @@ impl Route {
             let index = self.choose()?;
             let (lane, ask) = self.ask_for(index);
             let granted = lane.try_acquire(ask)?;
-            match granted.map(|held| self.seat(index, held)) {
+            match granted.map(|grant| self.seat(index, grant)) {
                 Ok(Ok(permit)) => return Ok(Ok(permit)),
                 Ok(Err(_)) => {}
                 Err(forecast) => return Ok(Err(forecast)),
@@ -265,28 +265,41 @@ impl Route {
         }
     }
 
-    /// Takes a place in the best lane.
-    fn take_place(&mut self) -> Result<(usize, Turn), Refusal> {
+    /// Takes a place in the best lane, which may grant it at once. Nothing guards a grant until it has its seat.
+    fn take_place(&mut self) -> Result<(usize, Result<Box<Grant>, Turn>), Refusal> {
         loop {
             let index = self.choose()?;
             let movable = self.candidates.len() > 1;
             let (lane, ask) = self.ask_for(index);
-            let turn = lane.enqueue(ask, movable)?;
+            let turn = match lane.enqueue(ask, movable)? {
+                Ok(grant) => return Ok((index, Ok(grant))),
+                Err(turn) => turn,
+            };
             // An account that left in between has told those who waited then, and not this one.
             if lane.account.is_in() {
                 if let Some(since) = turn.since() {
                     self.since.get_or_insert(since);
                     self.trace.queued(&self.candidates[index].lane);
                 }
-                return Ok((index, turn));
+                return Ok((index, Err(turn)));
             }
         }
+    }
+
+    /// The same, guarded.
+    fn take_turn(&mut self) -> Result<(usize, Turn), Refusal> {
+        let (index, turn) = self.take_place()?;
+        let granted = |grant| Turn::Granted(Some(Held::new(self.candidates[index].lane.clone(), grant)));
+        Ok((index, turn.map_or_else(|turn| turn, granted)))
     }
 
     /// What a lane's answer comes to.
     fn take(&mut self, index: usize, answer: Answer) -> Result<Taken, Refusal> {
         match answer {
-            Answer::Go(held) => Ok(self.seat(index, held).map_or_else(Taken::Nothing, Taken::Permit)),
+            Answer::Go(held) => match held.take() {
+                Some(grant) => Ok(self.seat(index, grant).map_or_else(Taken::Nothing, Taken::Permit)),
+                None => Err(Refusal::Closed),
+            },
             Answer::Refused(refusal) => Err(refusal),
             Answer::LookAgain(guard, ticket) => {
                 self.again(ticket);
@@ -295,16 +308,19 @@ impl Route {
         }
     }
 
-    /// Tells a permit where it goes. An error, and everything given back, when its account went out of use meanwhile.
-    fn seat(&mut self, index: usize, held: Held) -> Result<Permit, BackingOff> {
+    /// Tells a grant where it goes. An error, and everything given back, when its account went out of use meanwhile.
+    fn seat(&mut self, index: usize, grant: Box<Grant>) -> Result<Permit, BackingOff> {
         let Candidate { lane, model, .. } = &self.candidates[index];
         let account = &lane.account;
         let key = account.turn(self.affinity.as_deref());
         if !account.is_in() || (key.is_none() && !account.keys().is_empty()) {
-            self.ask.again = held.ticket();
-            return Err(lane.backing_off());
+            self.ask.again = Some(grant.ticket().clone());
+            let guard = lane.backing_off();
+            drop(Held::new(lane.clone(), grant));
+            return Err(guard);
         }
-        Ok(held.to(model.clone(), key, self.since.take(), &mut self.trace))
+        let target = Target::new(lane.clone(), model.clone(), key);
+        Ok(Permit::new(target, grant, self.since.take(), &mut self.trace))
     }
 }
 
@@ -337,7 +353,7 @@ impl Future for Waiter {
             let answer = ready!(Pin::new(&mut this.turn).poll(context));
             let again = match this.route.take(this.index, answer) {
                 Ok(Taken::Permit(permit)) => return Poll::Ready(Ok(permit)),
-                Ok(Taken::Nothing(_guard)) => this.route.take_place(),
+                Ok(Taken::Nothing(_guard)) => this.route.take_turn(),
                 Err(refusal) => Err(refusal),
             };
             match again {

@@ -433,21 +433,20 @@ impl Scheduler {
                 Err(reason) => return refused(route.refused(reason).into(), attempts, last),
             };
             attempts += 1;
-            let attempt = Attempt::new(attempts, permit.target());
-            let target = attempt.target();
+            permit.numbered(attempts);
             permit.sent();
-            let result = permit.within(call(attempt.clone())).await;
-            let (result, transport) = inspect::read(result, &attempt).await;
-            let mut facts = attempt.take_facts();
+            let result = permit.within(call(permit.attempt().clone())).await;
+            let (result, transport) = inspect::read(result, permit.attempt()).await;
+            let mut facts = permit.attempt().take_facts();
             permit.began(facts.began);
             if result.is_err()
                 && let Some(Err(unfit)) = facts.adapted.take_if(|adapted| adapted.is_err())
             {
                 between = Some(permit.lane().backing_off());
                 route.again(permit.ticket());
+                route.strike(permit.target().rank());
                 permit.unsent(None);
                 attempts -= 1;
-                route.strike(target.rank());
                 if route.has_way() {
                     continue;
                 }
@@ -469,7 +468,7 @@ impl Scheduler {
                 // A redirect is not followed, and a gateway may answer 200 to everything.
                 (status, _) if status >= Some(300) || providers::is_error_body(&told.error_body) => {
                     let status = status.unwrap_or(200);
-                    let (provider, key) = (target.provider(), target.key());
+                    let (provider, key) = (permit.target().provider(), permit.target().key());
                     Some(providers::classify_sent(provider, key, status, &told.answer, &told.error_body))
                 }
                 (_, Some(transport)) => Some(transport.failure()),
@@ -510,7 +509,7 @@ impl Scheduler {
         unsent: bool,
         backoff: &mut Backoff,
     ) -> Option<BackingOff> {
-        let (lane, target, policy) = (permit.lane().clone(), permit.target(), &self.inner.config.retry);
+        let (lane, target, policy) = (permit.lane().clone(), permit.target().clone(), &self.inner.config.retry);
         let between = lane.backing_off();
         route.again(permit.ticket());
         let retires = target.retired_by(failure).is_some();

@@ -7,17 +7,18 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::account::AccountState;
 use crate::clock;
+use crate::config::Account;
 use crate::engine::Member;
 use crate::fallback::FallbackRoute;
+use crate::lane::Lane;
 use crate::providers::{self, Adapted, Failure, Provider, Retirement, Scope, Taker, Unfit, Unsupported};
 use crate::secret::Secret;
 
 /// Where one attempt goes, and so who answers it.
 #[derive(Clone)]
 pub struct Target {
-    account: Arc<AccountState>,
+    lane: Arc<Lane>,
     model: Model,
     key: Option<usize>,
 }
@@ -57,34 +58,42 @@ impl Model {
 }
 
 impl Target {
-    pub(crate) fn new(account: Arc<AccountState>, model: Model, key: Option<usize>) -> Self {
-        Self { account, model, key }
+    pub(crate) fn new(lane: Arc<Lane>, model: Model, key: Option<usize>) -> Self {
+        Self { lane, model, key }
+    }
+
+    pub(crate) fn lane(&self) -> &Arc<Lane> {
+        &self.lane
+    }
+
+    fn settings(&self) -> &Account {
+        &self.lane.account.settings
     }
 
     /// What the account's calls bring along besides the key.
     #[cfg(feature = "client")]
     pub(crate) fn headers(&self) -> http::HeaderMap {
-        self.account.settings.headers()
+        self.settings().headers()
     }
 
     /// The account's provider.
     pub fn provider(&self) -> Provider {
-        self.account.settings.provider
+        self.settings().provider
     }
 
     /// The account's name.
     pub fn account(&self) -> &str {
-        self.account.settings.name()
+        self.settings().name()
     }
 
     /// Where the account's API is, `/v1` included and without a slash at the end, if that is known.
     pub fn base_url(&self) -> Option<&str> {
-        self.account.settings.address()
+        self.settings().address()
     }
 
     /// The API key to use, if the account has keys.
     pub fn key(&self) -> Option<&Secret> {
-        self.account.keys().get(self.key?)
+        self.lane.account.keys().get(self.key?)
     }
 
     /// The model to ask: the request's own, unless a fallback took over.
@@ -126,14 +135,14 @@ impl Target {
     /// Takes the key or the account out, if that is what the failure says.
     pub(crate) fn heard(&self, failure: &Failure) {
         if let Some((member, back_in)) = self.retired_by(failure) {
-            self.account.retire(member, failure, back_in);
+            self.lane.account.retire(member, failure, back_in);
         }
     }
 }
 
 impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { account: _, model: _, key } = self;
+        let Self { lane: _, model: _, key } = self;
         f.debug_struct("Target")
             .field("account", &self.account())
             .field("model", &self.model())

@@ -23,7 +23,7 @@ use crate::engine::Call;
 use crate::lane::Lane;
 use crate::providers::{Failure, Provider};
 use crate::request::Request;
-use crate::target::Model;
+use crate::target::Target;
 
 /// The span of a request; nothing, and no cost, while nobody looks.
 #[derive(Debug, Default)]
@@ -72,8 +72,9 @@ impl RequestTrace {
     }
 
     /// It may go.
-    pub(crate) fn admitted(&mut self, model: &Model, lane: &Lane, charge: &Charge, waited: Duration) -> AttemptTrace {
+    pub(crate) fn admitted(&mut self, target: &Target, charge: &Charge, waited: Duration) -> AttemptTrace {
         let Some(open) = &mut self.0 else { return AttemptTrace::default() };
+        let lane = target.lane();
         let account = &lane.account.settings;
         open.queued = None;
         open.attempts += 1;
@@ -97,7 +98,7 @@ impl RequestTrace {
             otel.kind = "client",
             otel.status_code = Empty,
             tollgate.account = account.name(),
-            tollgate.model = model.name(),
+            tollgate.model = target.model(),
             tollgate.attempt = open.attempts,
             server.address = host,
             server.port = port,
