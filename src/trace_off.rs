@@ -7,7 +7,7 @@ use crate::engine::Call;
 use crate::lane::Lane;
 use crate::providers::Failure;
 use crate::request::Request;
-use crate::target::Model;
+use crate::target::Target;
 
 #[derive(Debug, Default)]
 pub(crate) struct RequestTrace {}
@@ -19,7 +19,7 @@ impl RequestTrace {
 
     pub(crate) fn queued(&mut self, _: &Lane) {}
 
-    pub(crate) fn admitted(&mut self, _: &Model, _: &Lane, _: &Charge, _: Duration) -> AttemptTrace {
+    pub(crate) fn admitted(&mut self, _: &Target, _: &Charge, _: Duration) -> AttemptTrace {
         AttemptTrace {}
     }
 
