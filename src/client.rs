@@ -228,7 +228,7 @@ impl Scheduler {
         };
         let answered = self.make(request, path, body, sent).await?;
         let Answered { value, permit, mut facts, attempts } = answered;
-        let target = permit.target().clone();
+        let target = permit.target();
         let status = value.status().as_u16();
         let transport = |error: reqwest::Error| Error::Call {
             error: ClientError::Transport(error.without_url()),

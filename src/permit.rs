@@ -59,6 +59,7 @@ pub(crate) struct Held {
 }
 
 impl Held {
+    #[inline]
     pub(crate) fn new(lane: Arc<Lane>, grant: Box<Grant>) -> Self {
         Self { lane, grant: Some(grant) }
     }
@@ -80,14 +81,16 @@ impl Permit {
     /// For a target where its request has waited since then.
     pub(crate) fn new(target: Target, grant: Box<Grant>, since: Option<Instant>, trace: &mut RequestTrace) -> Self {
         let waited = since.map_or(Duration::ZERO, |since| grant.at.saturating_duration_since(since));
-        let (charge, attempt) = (grant.charge, Attempt::new(target));
-        let trace = trace.admitted(attempt.target(), &charge, waited);
-        Self { attempt, grant: Some(grant), waited, sent: false, began: None, trace }
+        let (charge, attempt, untold) = (grant.charge, Attempt::new(target), AttemptTrace::default());
+        let mut permit = Self { attempt, grant: Some(grant), waited, sent: false, began: None, trace: untold };
+        // Last, since who listens may panic.
+        permit.trace = trace.admitted(permit.attempt.target(), &charge, waited);
+        permit
     }
 
     /// Where to send it: the account, the model, the key.
-    pub fn target(&self) -> &Target {
-        self.attempt.target()
+    pub fn target(&self) -> Target {
+        self.attempt.target().clone()
     }
 
     /// What makes its call, which is the request's attempt of that number.
@@ -105,7 +108,7 @@ impl Permit {
     }
 
     pub(crate) fn lane(&self) -> &Arc<Lane> {
-        self.target().lane()
+        self.attempt.target().lane()
     }
 
     /// What was taken from the limits for it.
@@ -150,7 +153,7 @@ impl Permit {
     pub fn failed(self, status: u16, headers: &HeaderMap, body: &[u8]) -> Failure {
         let provider = self.lane().provider;
         let seen = providers::observe(provider, headers, clock::wall());
-        let failure = providers::classify_sent(provider, self.target().key(), status, &seen, body);
+        let failure = providers::classify_sent(provider, self.attempt.target().key(), status, &seen, body);
         self.failed_for_good(&failure, &seen);
         failure
     }
@@ -160,6 +163,7 @@ impl Permit {
     }
 
     /// The provider answered well; without usage the charge stands.
+    #[inline]
     pub(crate) fn answered(self, usage: Option<Usage>, answer: &Observation) {
         let usage = self.credible(usage);
         let output = usage.map(|usage| usage.output_tokens);
@@ -174,6 +178,7 @@ impl Permit {
     }
 
     /// Usage that a request can have had; without it the charge stands. One wrong number must not end a lane.
+    #[inline]
     fn credible(&self, usage: Option<Usage>) -> Option<Usage> {
         usage.filter(|usage| usage.total() <= self.most_tokens())
     }
@@ -182,6 +187,7 @@ impl Permit {
         MOST_TOKENS.max(self.charge().tokens.saturating_mul(2))
     }
 
+    #[inline]
     fn ended(mut self, usage: Option<Usage>, answer: &Observation, heard: Heard<'_>) {
         if let Some(usage) = &usage {
             self.trace.used(usage);
@@ -212,7 +218,7 @@ impl Permit {
         let refused = failure.retry() == Retry::AfterLimit || failure.status == 429;
         let end = if refused { End::Refused } else { End::Unknown };
         // First, so that nobody gets what this gives back at an account that is of no use.
-        self.target().heard(failure);
+        self.attempt.target().heard(failure);
         self.finish(end, answer, Heard::Failure(failure, default_wait))
     }
 
@@ -224,6 +230,7 @@ impl Permit {
     }
 
     /// Closes the books. Answers whether the provider is failing for everybody.
+    #[inline]
     fn finish(&mut self, end: End, answer: &Observation, heard: Heard<'_>) -> bool {
         let Some(grant) = self.grant.take() else { return false };
         let now = clock::now();

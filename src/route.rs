@@ -201,6 +201,7 @@ impl Route {
     }
 
     /// The lane where the request would start first.
+    #[inline]
     fn choose(&mut self) -> Result<usize, Refusal> {
         if let [only] = &self.candidates[..] {
             only.lane.account.welcome_back();
@@ -242,6 +243,7 @@ impl Route {
         }
     }
 
+    #[inline]
     fn ask_for(&mut self, index: usize) -> (&Arc<Lane>, &Ask) {
         let Self { candidates, ask, deadline, .. } = self;
         let Candidate { lane, charge, guess, .. } = &candidates[index];
@@ -251,6 +253,7 @@ impl Route {
 
     /// Until when the request has to pause, if the best lane for it is one where it failed. A pause that ends too late is not
     /// made.
+    #[inline]
     fn pause(&mut self) -> Result<Option<Instant>, Refusal> {
         if self.candidates.iter().all(|candidate| candidate.held_until.is_none()) {
             return Ok(None);
@@ -266,6 +269,7 @@ impl Route {
     }
 
     /// Takes a place in the best lane, which may grant it at once. Nothing guards a grant until it has its seat.
+    #[inline]
     fn take_place(&mut self) -> Result<(usize, Result<Box<Grant>, Turn>), Refusal> {
         loop {
             let index = self.choose()?;
@@ -309,6 +313,7 @@ impl Route {
     }
 
     /// Tells a grant where it goes. An error, and everything given back, when its account went out of use meanwhile.
+    #[inline]
     fn seat(&mut self, index: usize, grant: Box<Grant>) -> Result<Permit, BackingOff> {
         let Candidate { lane, model, .. } = &self.candidates[index];
         let account = &lane.account;

@@ -444,7 +444,7 @@ impl Scheduler {
             {
                 between = Some(permit.lane().backing_off());
                 route.again(permit.ticket());
-                route.strike(permit.target().rank());
+                route.strike(permit.attempt().target().rank());
                 permit.unsent(None);
                 attempts -= 1;
                 if route.has_way() {
@@ -468,7 +468,8 @@ impl Scheduler {
                 // A redirect is not followed, and a gateway may answer 200 to everything.
                 (status, _) if status >= Some(300) || providers::is_error_body(&told.error_body) => {
                     let status = status.unwrap_or(200);
-                    let (provider, key) = (permit.target().provider(), permit.target().key());
+                    let target = permit.attempt().target();
+                    let (provider, key) = (target.provider(), target.key());
                     Some(providers::classify_sent(provider, key, status, &told.answer, &told.error_body))
                 }
                 (_, Some(transport)) => Some(transport.failure()),
@@ -509,7 +510,7 @@ impl Scheduler {
         unsent: bool,
         backoff: &mut Backoff,
     ) -> Option<BackingOff> {
-        let (lane, target, policy) = (permit.lane().clone(), permit.target().clone(), &self.inner.config.retry);
+        let (lane, target, policy) = (permit.lane().clone(), permit.target(), &self.inner.config.retry);
         let between = lane.backing_off();
         route.again(permit.ticket());
         let retires = target.retired_by(failure).is_some();
@@ -553,6 +554,7 @@ impl Scheduler {
         }
     }
 
+    #[inline]
     fn route(&self, request: &Request, estimate: &Estimate) -> Result<Route, AcquireError> {
         if request.model.is_empty() {
             return Err(AcquireError::NoModel);
@@ -605,6 +607,7 @@ impl Scheduler {
     }
 
     /// The accounts that a request may go by: the one of that name, or a group.
+    #[inline]
     fn accounts_of(&self, name: Option<&str>) -> Result<impl Iterator<Item = &Arc<AccountState>>, AcquireError> {
         let accounts = &self.inner.accounts;
         let (first, alone) = match name {
@@ -626,6 +629,7 @@ impl Scheduler {
         })
     }
 
+    #[inline]
     fn lane(&self, account: &Arc<AccountState>, model: &str) -> Arc<Lane> {
         let lanes = self.inner.lanes.of_account(account.index);
         lanes.get(model).unwrap_or_else(|| {

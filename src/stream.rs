@@ -38,7 +38,7 @@ pub struct ChatStream {
 
 impl ChatStream {
     pub(crate) fn new(response: reqwest::Response, permit: Permit, mut facts: Facts) -> Self {
-        let (target, dropped) = (permit.target().clone(), facts.dropped());
+        let (target, dropped) = (permit.target(), facts.dropped());
         // Whatever it calls itself: events were asked for.
         let tap = Tap { events: Some(Events::default()), ..Tap::new(response, permit, facts) };
         Self { target, dropped, tap, events: VecDeque::new(), done: false }
@@ -187,7 +187,7 @@ impl Books {
         if mentions(&data, "\"error\"")
             && let Some(permit) = &self.permit
             && let Ok(event) = serde_json::from_slice::<Value>(&data)
-            && let Some(failure) = failure_in(permit.target(), &event)
+            && let Some(failure) = failure_in(permit.attempt().target(), &event)
         {
             if let Some(permit) = self.permit.take() {
                 permit.failed_for_good(&failure, &Observation::default());

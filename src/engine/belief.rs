@@ -227,6 +227,7 @@ impl Belief {
         })
     }
 
+    #[inline]
     pub(super) fn fits(&mut self, amounts: &Amounts, now: Instant) -> bool {
         let (extra, whole, limit) = (self.extra(amounts), self.rules_of_the_whole(), self.limit);
         self.hypotheses.iter_mut().filter(|hypothesis| !hypothesis.alive.is_empty()).all(|hypothesis| {
@@ -247,6 +248,7 @@ impl Belief {
 
     /// Charges every book; answers which suspected slices are overdrawn by it, as a bit for each hypothesis: by the
     /// cheapest rule, where answers tell rules apart, since an excess by the dearest may be none.
+    #[inline]
     pub(super) fn charge(&mut self, amounts: &Amounts, now: Instant) -> u8 {
         let whole = self.rules_of_the_whole();
         let mut overdrawn = 0;

@@ -21,6 +21,7 @@ pub(super) enum Book {
 
 impl Book {
     /// Whether `amounts` fit now by all of `rules`, with so much `extra` allowed.
+    #[inline]
     pub(super) fn fits(&mut self, amounts: &Amounts, rules: Rules, extra: u64, now: Instant) -> bool {
         match self {
             Book::Refill(book) => book.fits(amounts, rules, now),
@@ -31,6 +32,7 @@ impl Book {
         }
     }
 
+    #[inline]
     pub(super) fn charge(&mut self, amounts: &Amounts, now: Instant) {
         match self {
             Book::Refill(book) => book.charge(amounts, now),

@@ -126,6 +126,7 @@ impl Breaker {
     ///
     /// # Errors
     /// With when to ask again, if that is not when something ends.
+    #[inline]
     pub fn admit(&self, in_flight: u32, now: Instant) -> Result<(), Option<Instant>> {
         match (&self.outage, self.ramp) {
             (Some(outage), _) if now < outage.probe_at => Err(Some(outage.probe_at)),
@@ -136,6 +137,7 @@ impl Breaker {
 
     /// Counts a request that is sent, and answers its number. The pause until the next probe runs from the sending of this
     /// one, so that one that hangs holds nobody up.
+    #[inline]
     pub fn take(&mut self, now: Instant) -> u64 {
         self.sent += 1;
         if let Some(outage) = &mut self.outage {
@@ -147,6 +149,7 @@ impl Breaker {
     }
 
     /// A request was answered, be it with a refusal of the provider's own. `took`: the time of an answer that went well.
+    #[inline]
     pub fn answered(&mut self, number: u64, took: Option<Duration>, now: Instant) {
         self.heard = true;
         if let Some(took) = took {

@@ -102,6 +102,7 @@ impl Bucket {
     }
 
     /// Whether `n` fits now: governor's decision.
+    #[inline]
     pub fn fits(&self, n: u64, now: Instant) -> bool {
         if n == 0 {
             return true;
@@ -247,6 +248,7 @@ impl Bucket {
     }
 
     /// `now` rounded up, as what is spent now refills from then on. Both roundings are late rather than early.
+    #[inline]
     pub(super) fn clock_up(&self, now: Instant) -> u64 {
         self.clock(now) + u64::from(!self.exact)
     }

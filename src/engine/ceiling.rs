@@ -122,6 +122,7 @@ impl Ceiling {
     }
 
     /// A request that was sent at `sent` was answered well.
+    #[inline]
     pub fn went_well(&mut self, sent: Instant, now: Instant) {
         self.strain = self.strain.saturating_sub(1);
         if let Some(cut) = &mut self.cut
@@ -189,6 +190,7 @@ impl Ceiling {
     ///
     /// # Errors
     /// With the instant to ask again.
+    #[inline]
     pub fn admit(&mut self, idle: bool, now: Instant) -> Result<(), Instant> {
         self.ramp(now);
         let ready = self.ready_at(1, idle, now);
@@ -202,6 +204,7 @@ impl Ceiling {
     }
 
     /// A request that was admitted goes.
+    #[inline]
     pub fn take(&mut self, now: Instant) {
         let Some(cut) = &mut self.cut else { return };
         cut.bucket.take(1, now);

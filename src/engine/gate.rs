@@ -183,6 +183,7 @@ impl Gate {
     }
 
     /// Whether it fits now.
+    #[inline]
     pub(super) fn fits(&mut self, toll: &Toll, now: Instant) -> bool {
         let n = toll.most(self.limit.dimension);
         if n == 0 {
@@ -197,6 +198,7 @@ impl Gate {
     }
 
     /// Charges what fits; answers which suspected slices are overdrawn by it, to see if it is refused.
+    #[inline]
     pub(super) fn charge(&mut self, toll: &Toll, now: Instant) -> u8 {
         let n = toll.most(self.limit.dimension);
         if n == 0 {
@@ -240,6 +242,7 @@ impl Gate {
     }
 
     /// A request that was charged has ended, however.
+    #[inline]
     pub(super) fn ended(&mut self, charge: &Charge) {
         if self.belief.is_gauge() {
             self.belief.ended(&self.amounts(charge));

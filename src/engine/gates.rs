@@ -225,6 +225,7 @@ impl Gates {
     ///
     /// # Errors
     /// When it does not fit now.
+    #[inline]
     pub fn reserve(&mut self, charge: &Charge, now: Instant) -> Result<Overdrawn, Wait> {
         let toll = Toll::of(charge);
         if let Some(refusing) = self.gates.iter_mut().position(|gate| !gate.fits(&toll, now)) {
@@ -250,6 +251,7 @@ impl Gates {
     }
 
     /// A request that was charged has ended, however: it is under way no more.
+    #[inline]
     pub fn ended(&mut self, charge: &Charge) {
         self.gates.iter_mut().for_each(|gate| gate.ended(charge));
     }

@@ -77,6 +77,7 @@ impl Ledger {
         }
     }
 
+    #[inline]
     pub(super) fn granted(&mut self, charge: &Charge, now: Instant) -> Standing {
         let [earlier, later] = &mut self.marks;
         if now >= later.0 + SEEN_AFTER {
@@ -111,6 +112,7 @@ impl Ledger {
     }
 
     /// One that ended was sent, and nothing is known of the rest.
+    #[inline]
     pub(super) fn unknown(&mut self, charge: &Charge) {
         self.done.add(charge);
     }
@@ -133,6 +135,7 @@ impl Ledger {
     }
 
     /// One that is about to end was answered well, and used this if that is known.
+    #[inline]
     pub(super) fn went_well(&mut self, charge: &Charge, used: Option<&Charge>) {
         self.taken.add(charge);
         if let Some(used) = used {

@@ -376,6 +376,7 @@ impl<T> Machine<T> {
     }
 
     /// The request of `grant`, which is about to be [finished](Machine::finish), was answered well.
+    #[inline]
     pub fn went_well(&mut self, grant: &Grant, end: End, now: Instant) {
         let used = if let End::Used(used) = &end { Some(used) } else { None };
         self.ledger.went_well(&grant.charge, used);
@@ -618,6 +619,7 @@ impl<T> Machine<T> {
     }
 
     /// Gives the place back if it has to wait.
+    #[inline]
     fn grant_at_once(
         &mut self,
         place: Place,
@@ -684,6 +686,7 @@ impl<T> Machine<T> {
     ///
     /// # Errors
     /// With when to ask again, if that is not when something ends.
+    #[inline]
     pub fn open(&mut self, now: Instant) -> Result<(), Option<Instant>> {
         if !self.places.free(self.in_flight) {
             return Err(None);
@@ -701,6 +704,7 @@ impl<T> Machine<T> {
         (now < until).then_some(until)
     }
 
+    #[inline]
     fn grant(
         &mut self,
         place: Place,

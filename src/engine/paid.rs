@@ -29,6 +29,7 @@ pub(super) struct Known {
 
 impl Paid {
     /// A request was charged, and has used nothing so far that is known.
+    #[inline]
     pub(super) fn add(&mut self, charge: &Charge) {
         self.requests += charge.requests;
         self.tokens = self.tokens.plus(&Amounts::at_admission(Dimension::Tokens, charge));

@@ -20,6 +20,7 @@ impl Rate {
         Self { began: None, turned: now, before: 0, current: 0 }
     }
 
+    #[inline]
     pub(super) fn count(&mut self, now: Instant) {
         self.turn(now);
         self.began.get_or_insert(now);
@@ -43,6 +44,7 @@ impl Rate {
         (count > 0).then(|| span / u32::try_from(count).unwrap_or(u32::MAX))
     }
 
+    #[inline]
     fn turn(&mut self, now: Instant) {
         let turn = self.turned + TURN;
         if now < turn {

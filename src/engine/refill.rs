@@ -27,6 +27,7 @@ struct Tat {
 }
 
 impl Tat {
+    #[inline]
     fn charge(&mut self, units: u64, clock: u64) {
         if self.at < clock {
             *self = Self { at: clock, restarted: clock, rested: self.at };
@@ -45,6 +46,7 @@ impl Refill {
         self.tats[rule as usize].at
     }
 
+    #[inline]
     pub(super) fn fits(&mut self, amounts: &Amounts, rules: Rules, now: Instant) -> bool {
         // Whoever comes to the latest TAT binds; the others fit where that does, if a full bucket holds them.
         let (mut largest, mut latest, mut binding) = (0, 0, (0, 0));
