@@ -107,7 +107,7 @@ impl Reply {
 
 /// The HTTP client of a scheduler. HTTP/1.1 on purpose: over HTTP/2 a burst of requests shares one connection and waits
 /// there for its turn, so that requests reach the provider later than they were admitted.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Http(reqwest::Client);
 
 impl Http {

@@ -59,7 +59,6 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    #[inline]
     pub(crate) fn new(lane: Arc<Lane>, grant: Box<Grant>) -> Self {
         Self { lane, grant: Some(grant) }
     }
@@ -78,7 +77,8 @@ impl Drop for Held {
 }
 
 impl Permit {
-    /// For a target where its request has waited since then.
+    /// For a target, where its request has waited since then.
+    #[inline]
     pub(crate) fn new(target: Target, grant: Box<Grant>, since: Option<Instant>, trace: &mut RequestTrace) -> Self {
         let waited = since.map_or(Duration::ZERO, |since| grant.at.saturating_duration_since(since));
         let (charge, attempt, untold) = (grant.charge, Attempt::new(target), AttemptTrace::default());
@@ -93,11 +93,12 @@ impl Permit {
         self.attempt.target().clone()
     }
 
-    /// What makes its call, which is the request's attempt of that number.
+    /// Says that its call is the request's attempt of that number.
     pub(crate) fn numbered(&mut self, number: u32) {
         self.attempt.numbered(number);
     }
 
+    /// What its call is made with.
     pub(crate) fn attempt(&self) -> &Attempt {
         &self.attempt
     }

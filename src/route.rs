@@ -128,17 +128,22 @@ impl Route {
                 continue;
             }
             let (index, turn) = self.take_place()?;
-            drop(between.take());
             between = match turn {
                 // An idle lane has granted it already: no future, and nothing moved about.
                 Ok(grant) => match self.seat(index, grant) {
-                    Ok(permit) => return Ok(permit),
+                    Ok(permit) => {
+                        drop(between);
+                        return Ok(permit);
+                    }
                     Err(guard) => Some(guard),
                 },
-                Err(turn) => match self.take(index, turn.await)? {
-                    Taken::Permit(permit) => return Ok(permit),
-                    Taken::Nothing(guard) => Some(guard),
-                },
+                Err(turn) => {
+                    drop(between.take());
+                    match self.take(index, turn.await)? {
+                        Taken::Permit(permit) => return Ok(permit),
+                        Taken::Nothing(guard) => Some(guard),
+                    }
+                }
             };
         }
     }
@@ -268,7 +273,8 @@ impl Route {
         }
     }
 
-    /// Takes a place in the best lane, which may grant it at once. Nothing guards a grant until it has its seat.
+    /// Takes a place in the best lane, which may grant it at once. Nothing guards a grant until it has its [seat](Route::seat):
+    /// nobody else's code may run before.
     #[inline]
     fn take_place(&mut self) -> Result<(usize, Result<Box<Grant>, Turn>), Refusal> {
         loop {

@@ -175,10 +175,10 @@ fn noon() -> Shape {
 #[tokio::test(start_paused = true)]
 async fn after_the_first_refusal_for_a_day_nothing_is_sent_and_who_cannot_wait_is_told_so() {
     for (rpd, used_before, rpm) in [(Some(200), 150, 60), (None, 9_900, 1_000), (None, 0, 1_000)] {
-        // What no configuration describes ends when the provider's own day does.
+        // A limit that nobody configured ends with the provider's own day. In its first hour a refusal may be of the day before,
+        // and in its last ones nobody's patience is too short: what holds then is tested above, at times that are chosen.
         let left = rpd.map_or_else(|| until_pacific_midnight(SystemTime::now()).unwrap(), |_| 12 * HOUR);
-        if left < 3 * HOUR {
-            // Nobody would be told that the day is too long for him.
+        if left < 3 * HOUR || left > 22 * HOUR {
             continue;
         }
         let limits = Limits { rpm: Some(rpm), rpd, day_shape: Some(noon()), ..Limits::default() };
