@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use governor::clock::FakeRelativeClock;
 use governor::{Quota, RateLimiter};
-use tollgate::engine::{Ask, End, Gates, Machine, Source, Wake};
+use tollgate::engine::{Ask, End, Gates, Machine, Moment, Source, Wake};
 use tollgate::{Account, Charge, Limit, Limits, Provider, Request, Scheduler};
 
 fn main() {
@@ -74,7 +74,7 @@ fn submit(rounds: u32) {
     );
 }
 
-fn lane(now: Instant) -> Machine<u32> {
+fn lane(now: Moment) -> Machine<u32> {
     let mut gates = Gates::new(Provider::Openai, Duration::ZERO);
     let limits = [Limit::rpm(1_000_000_000), Limit::tpm(1_000_000_000), Limit::tpd(1_000_000_000_000)];
     gates.set(&limits.map(|limit| (limit, Source::Configured)), now);
@@ -82,7 +82,7 @@ fn lane(now: Instant) -> Machine<u32> {
     Machine::new(gates, now).bounded(Some(0), usize::MAX)
 }
 
-fn fill(lane: &mut Machine<u32>, waiting: usize, now: Instant) {
+fn fill(lane: &mut Machine<u32>, waiting: usize, now: Moment) {
     for index in 0..waiting {
         let tenant = ["search", "mail", "batch"][index % 3].into();
         let ask = Ask { charge: Charge::tokens(400, 64), tenant, ..Ask::default() };
@@ -92,7 +92,7 @@ fn fill(lane: &mut Machine<u32>, waiting: usize, now: Instant) {
 
 /// Grants and finishes as fast as one core can while so many wait, three tenants taking turns.
 fn grants(waiting: usize) {
-    let now = Instant::now();
+    let now = Moment::START;
     let mut lane = lane(now);
     fill(&mut lane, waiting, now);
     // Every poll of a lane with one free place grants one request.

@@ -6,12 +6,12 @@ use std::sync::atomic::{
     Ordering::{Acquire, Release},
 };
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use http::HeaderMap;
 
 use crate::clock;
 use crate::cost::Usage;
+use crate::engine::Moment;
 use crate::providers::{self, Failure, Observation, Provider, Unfit};
 use crate::secret::Secret;
 use crate::target::Target;
@@ -66,7 +66,7 @@ pub(crate) struct Facts(Option<Box<Told>>);
 pub(crate) struct Told {
     pub(crate) status: Option<u16>,
     /// When the answer began.
-    pub(crate) began: Option<Instant>,
+    pub(crate) began: Option<Moment>,
     pub(crate) answer: Observation,
     pub(crate) error_body: Vec<u8>,
     pub(crate) usage: Option<Usage>,

@@ -3,7 +3,7 @@
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dashmap::DashMap;
 use tokio::runtime::{Handle, Id};
@@ -14,8 +14,8 @@ use crate::account::AccountState;
 use crate::clock;
 use crate::cost::Charge;
 use crate::engine::{
-    Ask, Call, Change, End, Forecast, Grant, Health, HealthBook, LaneStatus, Machine, Offer, Outcome, Recent, Refusal,
-    Submitted, Ticket, Wake, Watch,
+    Ask, Call, Change, End, Forecast, Grant, Health, HealthBook, LaneStatus, Machine, Moment, Offer, Outcome, Recent,
+    Refusal, Submitted, Ticket, Wake, Watch,
 };
 use crate::metrics::LaneMetrics;
 use crate::permit::Held;
@@ -141,7 +141,7 @@ struct State {
     /// Whether anybody ever waited who could go elsewhere.
     movable: bool,
     /// Those who could go elsewhere know that nothing goes here before this time.
-    known_late_until: Option<Instant>,
+    known_late_until: Option<Moment>,
     /// Requests between two attempts.
     backing_off: usize,
     /// Whether anybody waits for the lane to be idle.
@@ -310,7 +310,7 @@ impl Lane {
     }
 
     /// The lane as it stands, all of it at one instant, and its calls of late.
-    pub(crate) fn look(&self, now: Instant) -> (LaneStatus, Counters, Recent, Health) {
+    pub(crate) fn look(&self, now: Moment) -> (LaneStatus, Counters, Recent, Health) {
         let small = Ask { charge: Charge::tokens(1, 0), ..Ask::default() };
         let mut state = self.lock();
         let status = state.machine.status(now);
@@ -421,7 +421,7 @@ impl Lane {
         answer: &Observation,
         heard: Heard<'_>,
         call: Option<&Call>,
-        now: Instant,
+        now: Moment,
     ) -> bool {
         let (charge, sent) = (grant.charge, grant.at);
         let mut state = self.lock();
@@ -565,7 +565,7 @@ impl Driver {
                 continue;
             }
             match wake_at {
-                Some(at) => drop(tokio::time::timeout_at(at.into(), changed).await),
+                Some(at) => drop(tokio::time::timeout_at(clock::instant(at), changed).await),
                 None => changed.await,
             }
         }
@@ -602,13 +602,13 @@ pub(crate) struct Queued {
     riders: Arc<Riders>,
     /// `None` once it is answered.
     ticket: Option<Ticket>,
-    since: Instant,
+    since: Moment,
     answer: oneshot::Receiver<Answer>,
 }
 
 impl Turn {
     /// Since when it waits, if it has to.
-    pub(crate) fn since(&self) -> Option<Instant> {
+    pub(crate) fn since(&self) -> Option<Moment> {
         match self {
             Turn::Granted(_) | Turn::Adrift(_) => None,
             Turn::Queued(queued) => Some(queued.since),

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::header::{ETAG, HeaderValue, IF_NONE_MATCH};
 use http::{HeaderMap, StatusCode};
@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 use crate::client::is_loopback;
 use crate::clock;
 use crate::config::{Config, ConfigError};
+use crate::engine::Moment;
 use crate::event::{Event, Listener};
 use crate::lane::Lanes;
 use crate::providers::{Component, Indicator, Provider, StatusReport};
@@ -184,17 +185,17 @@ fn troubles(report: &StatusReport, provider: Provider, models: &[String]) -> Vec
 
 /// The incidents that were told and have not ended.
 #[derive(Debug, Default)]
-struct Incidents(Vec<(Option<String>, Instant)>);
+struct Incidents(Vec<(Option<String>, Moment)>);
 
 impl Incidents {
     /// What is to be told now that these troubles go on.
-    fn update(&mut self, provider: Provider, troubles: Vec<Trouble>, failing: &[String], now: Instant) -> Vec<Event> {
+    fn update(&mut self, provider: Provider, troubles: Vec<Trouble>, failing: &[String], now: Moment) -> Vec<Event> {
         let mut events = Vec::new();
         self.0.retain(|(incident, since)| {
             let goes_on = troubles.iter().any(|trouble| trouble.incident == *incident);
             // Trouble without a title that gets one has not ended.
             if !goes_on && (incident.is_some() || troubles.is_empty()) {
-                let (incident, after) = (incident.clone(), now.saturating_duration_since(*since));
+                let (incident, after) = (incident.clone(), now - *since);
                 events.push(Event::IncidentEnded { provider, incident, after, failing: failing.to_vec() });
             }
             goes_on
@@ -226,7 +227,7 @@ mod tests {
 
     #[test]
     fn each_incident_is_told_once_when_it_begins_and_once_when_it_ends() {
-        let now = Instant::now();
+        let now = Moment::START;
         let mut incidents = Incidents::default();
         let mut see = |seconds, report: &StatusReport| -> Vec<String> {
             let troubles = troubles(report, Provider::Openai, &[]);

@@ -1,14 +1,14 @@
 //! The right to send one attempt, and what its end means for the books.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::HeaderMap;
 
 use crate::attempt::Attempt;
 use crate::clock;
 use crate::cost::{Charge, Usage};
-use crate::engine::{Call, End, Grant, Ticket};
+use crate::engine::{Call, End, Grant, Moment, Ticket};
 use crate::lane::{Heard, Lane};
 use crate::providers::{self, Failure, Observation, Retry};
 use crate::target::Target;
@@ -47,7 +47,7 @@ pub struct Permit {
     waited: Duration,
     sent: bool,
     /// When its answer began.
-    began: Option<Instant>,
+    began: Option<Moment>,
     trace: AttemptTrace,
 }
 
@@ -79,8 +79,8 @@ impl Drop for Held {
 impl Permit {
     /// For a target, where its request has waited since then.
     #[inline]
-    pub(crate) fn new(target: Target, grant: Box<Grant>, since: Option<Instant>, trace: &mut RequestTrace) -> Self {
-        let waited = since.map_or(Duration::ZERO, |since| grant.at.saturating_duration_since(since));
+    pub(crate) fn new(target: Target, grant: Box<Grant>, since: Option<Moment>, trace: &mut RequestTrace) -> Self {
+        let waited = since.map_or(Duration::ZERO, |since| grant.at - since);
         let (charge, attempt, untold) = (grant.charge, Attempt::new(target), AttemptTrace::default());
         let mut permit = Self { attempt, grant: Some(grant), waited, sent: false, began: None, trace: untold };
         // Last, since who listens may panic.
@@ -140,7 +140,7 @@ impl Permit {
     }
 
     /// Its answer has begun then, unless that was told before.
-    pub(crate) fn began(&mut self, at: Option<Instant>) {
+    pub(crate) fn began(&mut self, at: Option<Moment>) {
         self.began = self.began.or(at);
     }
 
@@ -238,8 +238,8 @@ impl Permit {
         let call = heard.outcome(end).map(|outcome| Call {
             outcome,
             waited: self.waited,
-            first_byte: self.began.map(|began| began.saturating_duration_since(grant.at)),
-            whole: now.saturating_duration_since(grant.at),
+            first_byte: self.began.map(|began| began - grant.at),
+            whole: now - grant.at,
         });
         let charge = grant.charge;
         if let Heard::Failure(failure, _) = heard {

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::clock;
 use crate::cost::Estimate;
-use crate::engine::{Priority, Tenant};
+use crate::engine::{Moment, Priority, Tenant};
 use crate::tokens::Prompt;
 
 /// A request to be scheduled: which model, how large, how urgent. It describes the call and does not change it.
@@ -29,7 +30,7 @@ pub struct Request {
     pub(crate) tenant: Tenant,
     pub(crate) tag: Option<Arc<str>>,
     pub(crate) priority: Priority,
-    pub(crate) deadline: Option<Instant>,
+    pub(crate) deadline: Option<Moment>,
     pub(crate) max_wait: Option<Duration>,
     pub(crate) affinity: Option<Arc<str>>,
     pub(crate) affinity_within: Duration,
@@ -127,7 +128,7 @@ impl Request {
 
     /// When it must have started. One that cannot is refused when it is submitted.
     pub fn deadline(mut self, deadline: Instant) -> Self {
-        self.deadline = Some(deadline);
+        self.deadline = Some(clock::moment(deadline));
         self
     }
 

@@ -3,13 +3,13 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
 use crate::clock;
 use crate::cost::{Charge, Estimate, Limit};
-use crate::engine::{Ask, Forecast, Grant, Guess, Offer, Refusal, Ticket, Wish, choose, weight};
+use crate::engine::{Ask, Forecast, Grant, Guess, Moment, Offer, Refusal, Ticket, Wish, choose, weight};
 use crate::lane::{Answer, BackingOff, Lane, Turn};
 use crate::permit::{Held, Permit};
 use crate::request::Request;
@@ -23,11 +23,11 @@ pub(crate) struct Route {
     candidates: Candidates,
     /// What it asks of the lane that was looked at last.
     ask: Ask,
-    deadline: Option<Instant>,
+    deadline: Option<Moment>,
     affinity: Option<Arc<str>>,
     within: Duration,
     /// Since when it waits for its next attempt.
-    since: Option<Instant>,
+    since: Option<Moment>,
     trace: RequestTrace,
     /// How much earlier a fallback must start.
     margin: Duration,
@@ -53,7 +53,7 @@ pub(crate) struct Candidate {
     /// … or what to guess it from.
     guess: Option<Arc<Guess>>,
     /// The request's own pause after a failure there.
-    held_until: Option<Instant>,
+    held_until: Option<Moment>,
     /// It failed there by the provider's fault.
     troubled: bool,
 }
@@ -63,8 +63,8 @@ impl Candidate {
         Self { lane, model, charge, guess, held_until: None, troubled: false }
     }
 
-    fn held_for(&self, now: Instant) -> Duration {
-        self.held_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+    fn held_for(&self, now: Moment) -> Duration {
+        self.held_until.map_or(Duration::ZERO, |until| until - now)
     }
 }
 
@@ -124,7 +124,7 @@ impl Route {
         loop {
             if let Some(until) = self.pause()? {
                 // Then everything may look different.
-                tokio::time::sleep_until(until.into()).await;
+                tokio::time::sleep_until(clock::instant(until)).await;
                 continue;
             }
             let (index, turn) = self.take_place()?;
@@ -237,7 +237,7 @@ impl Route {
             }
         }
         let wish = Wish {
-            patience: self.deadline.map(|deadline| deadline.saturating_duration_since(now)),
+            patience: self.deadline.map(|deadline| deadline - now),
             margin: self.margin,
             within: self.affinity.is_some().then_some(self.within),
             turn: self.arrival() as usize,
@@ -259,7 +259,7 @@ impl Route {
     /// Until when the request has to pause, if the best lane for it is one where it failed. A pause that ends too late is not
     /// made.
     #[inline]
-    fn pause(&mut self) -> Result<Option<Instant>, Refusal> {
+    fn pause(&mut self) -> Result<Option<Moment>, Refusal> {
         if self.candidates.iter().all(|candidate| candidate.held_until.is_none()) {
             return Ok(None);
         }

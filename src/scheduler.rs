@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
-use std::time::Instant;
 
 use serde::Serialize;
 
@@ -15,7 +14,7 @@ use crate::config::{Config, ConfigError};
 use crate::cost::{Charge, Estimate, Limit};
 use crate::endpoint::{EndpointSnapshot, Endpoints};
 use crate::engine::{
-    Ask, Backoff, Forecast, Gates, Guess, Health, LaneStatus, Machine, Predictors, Recent, Source, Watch,
+    Ask, Backoff, Forecast, Gates, Guess, Health, LaneStatus, Machine, Moment, Predictors, Recent, Source, Watch,
 };
 use crate::error::{AcquireError, Error, TryAcquireError};
 use crate::event::Listener;
@@ -669,7 +668,7 @@ impl Scheduler {
 }
 
 /// A lane as it stands, and its calls of late.
-fn look_at(lane: &Lane, now: Instant) -> (LaneSnapshot, Recent) {
+fn look_at(lane: &Lane, now: Moment) -> (LaneSnapshot, Recent) {
     let (status, counters, recent, health) = lane.look(now);
     let (account, pool) = (lane.account.settings.name().to_owned(), lane.pool.to_string());
     (LaneSnapshot { account, pool, status, counters, health }, recent)

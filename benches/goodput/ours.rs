@@ -2,10 +2,10 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use tollgate::engine::{
-    Ask, Backoff, End, Gates, Grant, LaneStatus, Machine, Offer, Source, Submitted, Ticket, Wake, Wish, choose,
+    Ask, Backoff, End, Gates, Grant, LaneStatus, Machine, Moment, Offer, Source, Submitted, Ticket, Wake, Wish, choose,
 };
 use tollgate::providers::{self, Retry};
 use tollgate::{Charge, Config, Provider};
@@ -29,7 +29,7 @@ pub(crate) fn score(row: &Row, seed: u64, trace: bool) -> Score {
 }
 
 pub(crate) struct Ours {
-    start: Instant,
+    start: Moment,
     provider: Provider,
     lanes: Vec<Machine<usize>>,
     jobs: Vec<Job>,
@@ -56,7 +56,7 @@ struct Job {
 }
 
 /// How a lane is set up for what the row tells.
-fn lane(row: &Row, account: usize, now: Instant) -> Machine<usize> {
+fn lane(row: &Row, account: usize, now: Moment) -> Machine<usize> {
     let limits = row.limits(account).into_iter().map(|limit| (limit, Source::Configured));
     let mut gates = Gates::new(row.told.provider, Config::default().jitter_margin);
     gates.set(&limits.collect::<Vec<_>>(), now);
@@ -65,7 +65,7 @@ fn lane(row: &Row, account: usize, now: Instant) -> Machine<usize> {
 
 impl Ours {
     pub(crate) fn new(row: &Row, requests: &[Request], seed: u64) -> Self {
-        let (start, config, provider) = (Instant::now(), Config::default(), row.told.provider);
+        let (start, config, provider) = (Moment::START, Config::default(), row.told.provider);
         let job = |(index, request): (usize, &Request)| Job {
             account: 0,
             ask: Ask {

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use tokio::sync::watch;
 
 use super::key::Key;
 use super::stored::Stored;
-use crate::engine::Priority;
+use crate::clock;
+use crate::engine::{Moment, Priority};
 use crate::providers::Failure;
 
 /// Requests of different priority do not share a call: an urgent one would wait as long as one that can. Nor do those that
@@ -96,11 +96,11 @@ pub(super) enum Followed {
 }
 
 /// Waits for the leader. Once that is sent, the wait for a start is over for both.
-pub(super) async fn follow(mut progress: watch::Receiver<Progress>, patience: Option<Instant>) -> Followed {
+pub(super) async fn follow(mut progress: watch::Receiver<Progress>, patience: Option<Moment>) -> Followed {
     let started = progress.wait_for(|progress| !matches!(progress, Progress::Waiting));
     let started = match patience {
         None => started.await.is_ok(),
-        Some(until) => match tokio::time::timeout_at(until.into(), started).await {
+        Some(until) => match tokio::time::timeout_at(clock::instant(until), started).await {
             Ok(started) => started.is_ok(),
             Err(_) => return Followed::TooLate,
         },

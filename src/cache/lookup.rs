@@ -2,7 +2,6 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -15,7 +14,7 @@ use crate::attempt::Attempt;
 use crate::builder::Builder;
 use crate::client::{Cached, ClientError, Reply};
 use crate::clock;
-use crate::engine::Refusal;
+use crate::engine::{Moment, Refusal};
 use crate::error::{AcquireError, Error};
 use crate::providers::{Failure, Retry};
 use crate::request::Request;
@@ -107,7 +106,7 @@ impl Lead {
 }
 
 impl Cache {
-    async fn lookup(self: &Arc<Self>, route: Route, patience: Option<Instant>) -> Lookup {
+    async fn lookup(self: &Arc<Self>, route: Route, patience: Option<Moment>) -> Lookup {
         let key = route.0;
         loop {
             if let Some(stored) = self.fresh(&key) {

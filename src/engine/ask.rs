@@ -1,10 +1,10 @@
 //! What is asked of a lane, and what comes of it.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::gates::Overdrawn;
 use super::ledger::Standing;
+use super::moment::Moment;
 use super::predict::Guess;
 use super::queue::{Place, Priority};
 use super::refusal::Refusal;
@@ -24,7 +24,7 @@ pub struct Ask {
     /// In whose name it waits.
     pub tenant: Tenant,
     /// When it must have started.
-    pub deadline: Option<Instant>,
+    pub deadline: Option<Moment>,
     /// The place of an earlier attempt, which is taken again.
     pub again: Option<Ticket>,
     /// Its number in an order of arrival that several lanes share, so that it keeps its place when it moves to another one.
@@ -42,7 +42,7 @@ pub struct Grant {
     /// What was taken for it.
     pub charge: Charge,
     /// When it was granted.
-    pub at: Instant,
+    pub at: Moment,
     pub(super) then: Standing,
     /// What it was let pass to test.
     pub(super) test: Overdrawn,

@@ -5,9 +5,10 @@
 //! those that it contradicts often enough die. So the first request is as safe as under the worst of them, and the last as
 //! fast as under the true one. A refusal that no living hypothesis explains brings the dead back.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use super::book::Book;
+use super::moment::Moment;
 use super::refill::Refill;
 use super::sight::{Doubtful, Sight, Verdict};
 use super::window::{Ends, Window};
@@ -65,7 +66,7 @@ struct Test {
     bursts: u8,
     /// Requests beyond the slice that passed in the present burst, and when it began.
     passed: u8,
-    began: Option<Instant>,
+    began: Option<Moment>,
     /// The first burst beyond a long slice has passed. It may have fallen on the slice's end; the next one is beyond two.
     twice: bool,
 }
@@ -89,7 +90,7 @@ impl Test {
     }
 
     /// A request of `sent` that overdrew it was answered.
-    fn passed(&mut self, sent: Instant, now: Instant) {
+    fn passed(&mut self, sent: Moment, now: Moment) {
         if self.twice && self.began.is_some_and(|began| sent < began) {
             return;
         }
@@ -113,7 +114,7 @@ impl Belief {
         shape: Option<Shape>,
         rules: Rules,
         margin: Duration,
-        now: Instant,
+        now: Moment,
         wall: SystemTime,
     ) -> Self {
         let hypotheses = Vec::new();
@@ -144,7 +145,7 @@ impl Belief {
         belief
     }
 
-    fn suppose(&mut self, shape: Shape, test: Option<Test>, now: Instant, wall: SystemTime) {
+    fn suppose(&mut self, shape: Shape, test: Option<Test>, now: Moment, wall: SystemTime) {
         let Limit { amount, window, .. } = self.limit;
         let window_of = |ends, amount, length: Duration| {
             Book::Window(Window::new(amount, length, margin_for(self.margin, length), ends))
@@ -186,7 +187,7 @@ impl Belief {
         shapes: &[Shape],
         suspected: &[Shape],
         rules: Rules,
-        now: Instant,
+        now: Moment,
         wall: SystemTime,
     ) {
         let rules = self.rules.and(rules);
@@ -228,7 +229,7 @@ impl Belief {
     }
 
     #[inline]
-    pub(super) fn fits(&mut self, amounts: &Amounts, now: Instant) -> bool {
+    pub(super) fn fits(&mut self, amounts: &Amounts, now: Moment) -> bool {
         let (extra, whole, limit) = (self.extra(amounts), self.rules_of_the_whole(), self.limit);
         self.hypotheses.iter_mut().filter(|hypothesis| !hypothesis.alive.is_empty()).all(|hypothesis| {
             let extra = hypothesis.test.map_or(0, |test| extra + test.beyond(&limit));
@@ -249,7 +250,7 @@ impl Belief {
     /// Charges every book; answers which suspected slices are overdrawn by it, as a bit for each hypothesis: by the
     /// cheapest rule, where answers tell rules apart, since an excess by the dearest may be none.
     #[inline]
-    pub(super) fn charge(&mut self, amounts: &Amounts, now: Instant) -> u8 {
+    pub(super) fn charge(&mut self, amounts: &Amounts, now: Moment) -> u8 {
         let whole = self.rules_of_the_whole();
         let mut overdrawn = 0;
         for (i, hypothesis) in self.hypotheses.iter_mut().enumerate() {
@@ -267,7 +268,7 @@ impl Belief {
         overdrawn
     }
 
-    pub(super) fn refund(&mut self, amounts: &Amounts, since: &Amounts, at: Instant, now: Instant) {
+    pub(super) fn refund(&mut self, amounts: &Amounts, since: &Amounts, at: Moment, now: Moment) {
         self.hypotheses.iter_mut().for_each(|hypothesis| hypothesis.book.refund(amounts, since, at, now));
     }
 
@@ -287,15 +288,15 @@ impl Belief {
         charged: u64,
         used: (u64, u64),
         on_its_way: u64,
-        at: Instant,
-        now: Instant,
+        at: Moment,
+        now: Moment,
     ) {
         for hypothesis in &mut self.hypotheses {
             hypothesis.book.settle(rule, charged, used, on_its_way, at, now);
         }
     }
 
-    pub(super) fn ready_at(&mut self, amounts: &Amounts, now: Instant) -> Instant {
+    pub(super) fn ready_at(&mut self, amounts: &Amounts, now: Moment) -> Moment {
         let (extra, whole, limit) = (self.extra(amounts), self.rules_of_the_whole(), self.limit);
         let living = self.hypotheses.iter_mut().filter(|hypothesis| !hypothesis.alive.is_empty());
         let ready = living.map(|hypothesis| {
@@ -315,7 +316,7 @@ impl Belief {
     }
 
     /// What is used by the hypothesis that binds, and when the limit is full again.
-    pub(super) fn used(&mut self, now: Instant) -> (u64, Instant) {
+    pub(super) fn used(&mut self, now: Moment) -> (u64, Moment) {
         let mut most = (0, now);
         for hypothesis in self.hypotheses.iter_mut().filter(|hypothesis| hypothesis.test.is_none()) {
             for rule in hypothesis.alive.binding().iter() {
@@ -367,7 +368,7 @@ impl Belief {
                     Shape::Fixed | Shape::Slice(_) => {
                         let coarse = if tolerance > SECOND { tolerance } else { Duration::ZERO };
                         let (sent, came) = sight.between;
-                        let earliest = (sent + reset).checked_sub(coarse).unwrap_or(sent);
+                        let earliest = sent + reset - coarse;
                         book.learn_end(earliest, came + reset + coarse)
                     }
                     _ => book.explains_reset(sight, reset, tolerance.max(SECOND)),
@@ -392,7 +393,7 @@ impl Belief {
     }
 
     /// How much of what was used at `since` is used no more at `now`, at least and at most.
-    pub(super) fn gone_since(&mut self, since: Instant, now: Instant) -> (u64, u64) {
+    pub(super) fn gone_since(&mut self, since: Moment, now: Moment) -> (u64, u64) {
         let whole = self.hypotheses.iter_mut().filter(|h| !h.alive.is_empty() && h.test.is_none());
         let gone = whole.map(|hypothesis| hypothesis.book.gone_since(since, now));
         gone.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap_or_default()
@@ -450,7 +451,7 @@ impl Belief {
     }
 
     /// Nothing is under way: the server's number is the truth.
-    pub(super) fn set_used(&mut self, used: u64, now: Instant) {
+    pub(super) fn set_used(&mut self, used: u64, now: Moment) {
         for hypothesis in &mut self.hypotheses {
             let Some(rule) = hypothesis.alive.iter().next() else { continue };
             match &mut hypothesis.book {
@@ -462,7 +463,7 @@ impl Belief {
     }
 
     /// A request that overdrew suspected slices was answered: there are none, if it happens often enough.
-    pub(super) fn test_passed(&mut self, overdrawn: u8, sent: Instant, now: Instant) {
+    pub(super) fn test_passed(&mut self, overdrawn: u8, sent: Moment, now: Moment) {
         let tested = self.hypotheses.iter_mut().enumerate().filter(|(i, _)| overdrawn & 1 << i.min(&7) != 0);
         for (_, hypothesis) in tested {
             let Some(test) = &mut hypothesis.test else { continue };
@@ -483,7 +484,7 @@ impl Belief {
         room: Option<bool>,
         again: bool,
         wait: Duration,
-        now: Instant,
+        now: Moment,
         wall: SystemTime,
     ) {
         if room != Some(false) && self.limit.window > SECOND * 10 && self.blame_slice(amounts, room, wait, now, wall) {
@@ -507,7 +508,7 @@ impl Belief {
         amounts: &Amounts,
         room: Option<bool>,
         wait: Duration,
-        now: Instant,
+        now: Moment,
         wall: SystemTime,
     ) -> bool {
         let rules = self.rules;
@@ -533,7 +534,7 @@ impl Belief {
     }
 
     /// Brings a shape back to life, or for the first time.
-    fn restore(&mut self, shape: Shape, amounts: &Amounts, now: Instant, wall: SystemTime) {
+    fn restore(&mut self, shape: Shape, amounts: &Amounts, now: Moment, wall: SystemTime) {
         if !self.hypotheses.iter().any(|hypothesis| hypothesis.shape == shape) {
             let used = self.used(now).0;
             self.suppose(shape, None, now, wall);
@@ -563,7 +564,7 @@ impl Belief {
 
     /// Until when nobody passes after a refusal is the gate's to say; a bucket is lowered so that those who wait come one
     /// after another.
-    pub(super) fn hold(&mut self, amounts: &Amounts, until: Instant) {
+    pub(super) fn hold(&mut self, amounts: &Amounts, until: Moment) {
         for hypothesis in &mut self.hypotheses {
             if let Book::Refill(book) = &mut hypothesis.book {
                 book.hold(amounts, until);
@@ -571,7 +572,7 @@ impl Belief {
         }
     }
 
-    pub(super) fn resize(&mut self, limit: Limit, now: Instant) {
+    pub(super) fn resize(&mut self, limit: Limit, now: Moment) {
         self.limit = limit;
         for hypothesis in &mut self.hypotheses {
             match (&mut hypothesis.book, hypothesis.shape) {
@@ -659,13 +660,13 @@ mod tests {
 
     const ONE: Amounts = Amounts::all(1);
 
-    fn belief(shape: Option<Shape>, now: Instant) -> Belief {
+    fn belief(shape: Option<Shape>, now: Moment) -> Belief {
         let rules = Rules::of(&[Rule::LargerPlusCap]);
         Belief::new(Limit::rpm(600), shape, rules, Duration::ZERO, now, SystemTime::UNIX_EPOCH)
     }
 
     /// How many may go at once.
-    fn burst(belief: &mut Belief, now: Instant) -> usize {
+    fn burst(belief: &mut Belief, now: Moment) -> usize {
         let mut went = 0;
         while went < 1_000 && belief.fits(&ONE, now) {
             belief.charge(&ONE, now);
@@ -676,7 +677,7 @@ mod tests {
 
     #[test]
     fn a_refusal_for_want_of_room_brings_rules_back() {
-        let now = Instant::now();
+        let now = Moment::START;
         let limit = Limit::tpm(10_000);
         let mut belief =
             Belief::new(limit, Some(Shape::Refill), Rules::ALL, Duration::ZERO, now, SystemTime::UNIX_EPOCH);
@@ -695,7 +696,7 @@ mod tests {
 
     #[test]
     fn a_slice_that_is_left_alone_is_kept() {
-        let now = Instant::now();
+        let now = Moment::START;
         let slice = Shape::Slice(SECOND * 10);
         let rules = Rules::of(&[Rule::LargerPlusCap]);
         let mut known = belief(None, now);

@@ -1,7 +1,6 @@
 //! The books of one limit under one shape.
 
-use std::time::Instant;
-
+use super::moment::Moment;
 use super::refill::Refill;
 use super::sight::{Sight, Unseen, Verdict};
 use super::window::Window;
@@ -22,7 +21,7 @@ pub(super) enum Book {
 impl Book {
     /// Whether `amounts` fit now by all of `rules`, with so much `extra` allowed.
     #[inline]
-    pub(super) fn fits(&mut self, amounts: &Amounts, rules: Rules, extra: u64, now: Instant) -> bool {
+    pub(super) fn fits(&mut self, amounts: &Amounts, rules: Rules, extra: u64, now: Moment) -> bool {
         match self {
             Book::Refill(book) => book.fits(amounts, rules, now),
             Book::Window(book) => book.fits(amounts, rules, extra, now),
@@ -33,7 +32,7 @@ impl Book {
     }
 
     #[inline]
-    pub(super) fn charge(&mut self, amounts: &Amounts, now: Instant) {
+    pub(super) fn charge(&mut self, amounts: &Amounts, now: Moment) {
         match self {
             Book::Refill(book) => book.charge(amounts, now),
             Book::Window(book) => book.charge(amounts, now),
@@ -42,7 +41,7 @@ impl Book {
     }
 
     /// Gives back what never reached the provider, charged at `at`; others were charged `since`.
-    pub(super) fn refund(&mut self, amounts: &Amounts, since: &Amounts, at: Instant, now: Instant) {
+    pub(super) fn refund(&mut self, amounts: &Amounts, since: &Amounts, at: Moment, now: Moment) {
         match self {
             Book::Refill(book) => book.refund(amounts, since, now),
             Book::Window(book) => book.refund(amounts, at),
@@ -65,8 +64,8 @@ impl Book {
         charged: u64,
         (input, output): (u64, u64),
         on_its_way: u64,
-        at: Instant,
-        now: Instant,
+        at: Moment,
+        now: Moment,
     ) {
         let only = |amount| {
             let mut amounts = Amounts::default();
@@ -86,7 +85,7 @@ impl Book {
     }
 
     /// When `amounts` fit, if nothing else happens. More than the limit stands for a queue of smaller requests.
-    pub(super) fn ready_at(&mut self, amounts: &Amounts, rules: Rules, now: Instant) -> Instant {
+    pub(super) fn ready_at(&mut self, amounts: &Amounts, rules: Rules, now: Moment) -> Moment {
         match self {
             Book::Refill(book) => book.ready_at(amounts, rules, now),
             Book::Window(book) => book.ready_at(amounts, rules, now),
@@ -101,7 +100,7 @@ impl Book {
         }
     }
 
-    pub(super) fn used(&mut self, rule: Rule, now: Instant) -> u64 {
+    pub(super) fn used(&mut self, rule: Rule, now: Moment) -> u64 {
         match self {
             Book::Refill(book) => book.used(rule, now),
             Book::Window(book) => book.used(rule, now),
@@ -110,10 +109,10 @@ impl Book {
     }
 
     /// How much of what was used at `since` is used no more at `now`, at least and at most, by the dearest rule.
-    pub(super) fn gone_since(&mut self, since: Instant, now: Instant) -> (u64, u64) {
+    pub(super) fn gone_since(&mut self, since: Moment, now: Moment) -> (u64, u64) {
         match self {
             Book::Refill(book) => {
-                let refilled = book.refilled_in(now.saturating_duration_since(since));
+                let refilled = book.refilled_in(now - since);
                 (refilled, refilled)
             }
             Book::Window(book) => (0, book.left_since(since, now)),
@@ -121,7 +120,7 @@ impl Book {
         }
     }
 
-    pub(super) fn full_at(&mut self, rule: Rule, now: Instant) -> Instant {
+    pub(super) fn full_at(&mut self, rule: Rule, now: Moment) -> Moment {
         match self {
             Book::Refill(book) => book.full_at(rule, now),
             Book::Window(book) => book.full_at(now),

@@ -39,11 +39,9 @@ fn times(window: Duration, number: u64, parts: u64) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
     use crate::Charge;
-    use crate::engine::{Ask, End, Gates, Machine, Source, Submitted};
+    use crate::engine::{Ask, End, Gates, Machine, Moment, Source, Submitted};
     use crate::providers::{Provider, Rule};
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -73,7 +71,7 @@ mod tests {
     }
 
     /// A lane that was let to send `charges` at once and had good answers.
-    fn lane(provider: Provider, limits: &[Limit], charges: &[Charge], now: Instant) -> Machine<()> {
+    fn lane(provider: Provider, limits: &[Limit], charges: &[Charge], now: Moment) -> Machine<()> {
         let mut gates = Gates::new(provider, Duration::ZERO);
         let limits: Vec<_> = limits.iter().map(|limit| (*limit, Source::Configured)).collect();
         gates.set(&limits, now);
@@ -85,7 +83,7 @@ mod tests {
         lane
     }
 
-    fn send(lane: &mut Machine<()>, charge: Charge, end: End, well: bool, now: Instant) {
+    fn send(lane: &mut Machine<()>, charge: Charge, end: End, well: bool, now: Moment) {
         let Ok(Submitted::Granted(grant)) = lane.submit(&Ask { charge, ..Ask::default() }, || (), now) else {
             panic!("there is room")
         };
@@ -97,7 +95,7 @@ mod tests {
 
     #[test]
     fn while_shapes_and_rules_are_open_the_bound_holds_for_each() {
-        let now = Instant::now();
+        let now = Moment::START;
         let lane = &mut lane(Provider::Compatible, &[Limit::tpm(1_000)], &[Charge::tokens(100, 300); 2], now);
         let gate = &lane.status(now).gates[0];
         assert!(gate.rules.contains(&Rule::Tokens) && gate.shapes.contains(&Shape::Fixed), "{gate:?}");
@@ -110,7 +108,7 @@ mod tests {
 
     #[test]
     fn what_failed_or_was_refused_is_in_no_bound() {
-        let now = Instant::now();
+        let now = Moment::START;
         let charge = Charge::tokens(10, 10);
         let lane = &mut lane(Provider::Openai, &[Limit::rpm(100)], &[charge; 3], now);
         send(lane, charge, End::Unknown, false, now);
@@ -121,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_limit_that_changed_or_was_found_on_the_way_has_no_bound() {
-        let now = Instant::now();
+        let now = Moment::START;
         let lane = &mut lane(Provider::Openai, &[Limit::rpm(100), Limit::rpd(1_000)], &[Charge::tokens(1, 1)], now);
         let set = |lane: &mut Machine<()>, limits: &[Limit]| {
             let limits: Vec<_> = limits.iter().map(|limit| (*limit, Source::Configured)).collect();

@@ -2,11 +2,12 @@
 //! returns step by step.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::change::Change;
+use super::moment::Moment;
 use crate::providers::{Class, Failure};
 
 /// So many requests in a row, in the order in which they were sent, that open it. Where one in five fails by chance, five
@@ -29,11 +30,11 @@ const USUAL: Duration = Duration::from_secs(3);
 /// A circuit breaker: failures in a row, which a high share of failures brings soon, open it.
 ///
 /// ```
-/// use std::time::{Duration, Instant};
+/// use std::time::Duration;
 /// use tollgate::Failure;
-/// use tollgate::engine::Breaker;
+/// use tollgate::engine::{Breaker, Moment};
 ///
-/// let start = Instant::now();
+/// let start = Moment::START;
 /// let mut breaker = Breaker::new(Duration::from_secs(300));
 /// let reset = Failure::unanswered("connection reset".to_owned());
 /// let number = breaker.take(start);
@@ -79,14 +80,14 @@ struct Verdict {
     /// The last request that counts.
     last: u64,
     /// When it would have been answered.
-    at: Instant,
+    at: Moment,
 }
 
 #[derive(Debug)]
 struct Outage {
-    since: Instant,
+    since: Moment,
     last: Class,
-    probe_at: Instant,
+    probe_at: Moment,
     /// The pause after the next probe.
     pause: Duration,
     /// Whether a probe is under way that may still be answered in its time.
@@ -127,7 +128,7 @@ impl Breaker {
     /// # Errors
     /// With when to ask again, if that is not when something ends.
     #[inline]
-    pub fn admit(&self, in_flight: u32, now: Instant) -> Result<(), Option<Instant>> {
+    pub fn admit(&self, in_flight: u32, now: Moment) -> Result<(), Option<Moment>> {
         match (&self.outage, self.ramp) {
             (Some(outage), _) if now < outage.probe_at => Err(Some(outage.probe_at)),
             (None, Some(ramp)) if in_flight >= ramp => Err(None),
@@ -138,7 +139,7 @@ impl Breaker {
     /// Counts a request that is sent, and answers its number. The pause until the next probe runs from the sending of this
     /// one, so that one that hangs holds nobody up.
     #[inline]
-    pub fn take(&mut self, now: Instant) -> u64 {
+    pub fn take(&mut self, now: Moment) -> u64 {
         self.sent += 1;
         if let Some(outage) = &mut self.outage {
             outage.probe_at = now + outage.pause;
@@ -150,7 +151,7 @@ impl Breaker {
 
     /// A request was answered, be it with a refusal of the provider's own. `took`: the time of an answer that went well.
     #[inline]
-    pub fn answered(&mut self, number: u64, took: Option<Duration>, now: Instant) {
+    pub fn answered(&mut self, number: u64, took: Option<Duration>, now: Moment) {
         self.heard = true;
         if let Some(took) = took {
             self.usual = Some(self.usual.map_or(took, |usual| (usual * 7 + took) / 8));
@@ -167,14 +168,14 @@ impl Breaker {
         }
         if let Some(outage) = self.outage.take() {
             self.ramp = Some(RAMP_START);
-            self.change(Change::Recovered { after: now.saturating_duration_since(outage.since) });
+            self.change(Change::Recovered { after: now - outage.since });
         }
     }
 
     /// A request met a provider that fails. `arrival` stands for the request over all its attempts: when one alone fails
     /// again and again and no `others` wait, its own attempts are probes enough, and it may be at fault itself. Until the
     /// provider has answered anything, a failure to reach it says more of the address than of the provider.
-    pub fn failed(&mut self, number: u64, arrival: u64, failure: &Failure, others: bool, sent: Instant, now: Instant) {
+    pub fn failed(&mut self, number: u64, arrival: u64, failure: &Failure, others: bool, sent: Moment, now: Moment) {
         self.heard |= failure.status > 0;
         if number <= self.settled || !self.heard {
             return;
@@ -209,13 +210,13 @@ impl Breaker {
     }
 
     /// Until when nobody goes, whatever happens; `None` when closed, and while a probe is under way that may end it.
-    pub fn shut_until(&self, now: Instant) -> Option<Instant> {
+    pub fn shut_until(&self, now: Moment) -> Option<Moment> {
         let outage = self.outage.as_ref().filter(|outage| !outage.probing && outage.probe_at > now)?;
         Some(outage.probe_at)
     }
 
     /// When it will have been open for so long that nobody waits for it any more; `None` when closed.
-    pub fn hopeless_at(&self) -> Option<Instant> {
+    pub fn hopeless_at(&self) -> Option<Moment> {
         self.outage.as_ref().and_then(|outage| outage.since.checked_add(self.patience))
     }
 
@@ -225,16 +226,16 @@ impl Breaker {
     }
 
     /// The open breaker; `None` when closed.
-    pub fn status(&self, now: Instant) -> Option<BreakerStatus> {
+    pub fn status(&self, now: Moment) -> Option<BreakerStatus> {
         let outage = self.outage.as_ref()?;
         Some(BreakerStatus {
-            open_for: now.saturating_duration_since(outage.since),
+            open_for: now - outage.since,
             last: outage.last,
             probe_in: self.shut_until(now).map_or(Duration::ZERO, |at| at - now),
         })
     }
 
-    fn open(&mut self, last: Class, now: Instant) {
+    fn open(&mut self, last: Class, now: Moment) {
         let (probe_at, pause) = (now + FIRST_PAUSE, FIRST_PAUSE * 2);
         self.outage = Some(Outage { since: now, last, probe_at, pause, probing: false });
         self.settled = self.sent;
@@ -288,7 +289,7 @@ mod tests {
 
     /// Sends a request every `gap` milliseconds as long as the breaker lets it.
     fn play(gap: u64, until: u64, provider: Provider<'_>) -> Seen {
-        let start = Instant::now();
+        let start = Moment::START;
         let at = |millis| start + ms(millis);
         let mut breaker = Breaker::new(Duration::from_secs(300));
         let mut answers = BinaryHeap::<Reverse<(u64, u64, u64, bool)>>::new();
@@ -390,7 +391,7 @@ mod tests {
 
     #[test]
     fn one_request_that_always_fails_and_an_address_that_never_answered_open_nothing() {
-        let now = Instant::now();
+        let now = Moment::START;
         let mut breaker = Breaker::new(ms(1));
         for _ in 0..100 {
             let number = breaker.take(now);
@@ -407,7 +408,7 @@ mod tests {
 
     #[test]
     fn late_answers_from_before_and_during_an_outage_change_nothing() {
-        let now = Instant::now();
+        let now = Moment::START;
         let mut breaker = Breaker::new(Duration::from_secs(300));
         let early = [breaker.take(now), breaker.take(now)];
         for request in 0..5 {

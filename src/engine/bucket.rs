@@ -12,13 +12,15 @@ use std::cell::Cell;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use governor::clock::Clock;
 use governor::middleware::NoOpMiddleware;
 use governor::nanos::Nanos;
 use governor::state::{NotKeyed, StateStore};
 use governor::{Quota, RateLimiter};
+
+use super::moment::Moment;
 
 /// Far enough from the end that governor's unchecked sums cannot overflow: centuries of debt.
 const FAR: u64 = u64::MAX / 4;
@@ -28,10 +30,10 @@ const FAR: u64 = u64::MAX / 4;
 /// The level can be read, refunded, driven into debt and corrected. Time that stands still or goes back is harmless.
 ///
 /// ```
-/// use std::time::{Duration, Instant};
-/// use tollgate::engine::Bucket;
+/// use std::time::Duration;
+/// use tollgate::engine::{Bucket, Moment};
 ///
-/// let now = Instant::now();
+/// let now = Moment::START;
 /// let mut tpm = Bucket::new(30_000, Duration::from_secs(60), now);
 /// tpm.charge(22_999, now);
 /// assert!(!tpm.take(12_528, now));
@@ -42,7 +44,7 @@ const FAR: u64 = u64::MAX / 4;
 pub struct Bucket {
     limiter: RateLimiter<NotKeyed, Dial, Dial, NoOpMiddleware<Nanos>>,
     dial: Dial,
-    origin: Instant,
+    origin: Moment,
     amount: u64,
     window_ns: u64,
     /// What the clock shows at `origin`.
@@ -56,12 +58,12 @@ pub struct Bucket {
     /// Tokens per governor cell; above 1 only where governor's `u32` cannot count single tokens.
     cell: u64,
     /// The last instant asked about, and what the clock shows then: nearly always asked again at once.
-    shown: Cell<(Instant, u64)>,
+    shown: Cell<(Moment, u64)>,
 }
 
 impl Bucket {
     /// A full bucket. `amount` of zero holds nothing for ever, more than 10¹⁸ is 10¹⁸; `window` is clamped to 1 ns … 10 years.
-    pub fn new(amount: u64, window: Duration, now: Instant) -> Self {
+    pub fn new(amount: u64, window: Duration, now: Moment) -> Self {
         const TEN_YEARS_NS: u128 = 10 * 366 * 86_400 * 1_000_000_000;
         let amount = amount.min(1_000_000_000_000_000_000);
         let window_ns = window.as_nanos().clamp(1, TEN_YEARS_NS) as u64;
@@ -93,7 +95,7 @@ impl Bucket {
     }
 
     /// Takes `n` if it fits now, and nothing otherwise.
-    pub fn take(&mut self, n: u64, now: Instant) -> bool {
+    pub fn take(&mut self, n: u64, now: Moment) -> bool {
         let fits = self.fits(n, now);
         if fits && n > 0 {
             self.charge(n, now);
@@ -103,7 +105,7 @@ impl Bucket {
 
     /// Whether `n` fits now: governor's decision.
     #[inline]
-    pub fn fits(&self, n: u64, now: Instant) -> bool {
+    pub fn fits(&self, n: u64, now: Moment) -> bool {
         if n == 0 {
             return true;
         }
@@ -118,7 +120,7 @@ impl Bucket {
     }
 
     /// Takes `n` whether it fits or not. What does not fit is debt that later requests wait for.
-    pub fn charge(&mut self, n: u64, now: Instant) {
+    pub fn charge(&mut self, n: u64, now: Moment) {
         self.set_tat(self.tat().max(self.clock_up(now)).saturating_add(self.in_units(n)));
     }
 
@@ -129,7 +131,7 @@ impl Bucket {
 
     /// When `n` fits, if nothing else happens; `now` when it fits already. Larger than the bucket: when the debt that
     /// `n` in total would be is worked off (see [`Bucket::amount`] for what can ever be taken at once).
-    pub fn ready_at(&self, n: u64, now: Instant) -> Instant {
+    pub fn ready_at(&self, n: u64, now: Moment) -> Moment {
         if n == 0 {
             return now;
         }
@@ -138,40 +140,40 @@ impl Bucket {
         let size = if n > self.amount { n } else { self.cells(n) * self.cell };
         let capacity = self.amount / self.cell * self.cell;
         let due = base.saturating_add(self.in_units(size)).saturating_sub(self.in_units(capacity));
-        if due <= clock { now } else { self.instant(due).max(now) }
+        if due <= clock { now } else { self.moment(due).max(now) }
     }
 
     /// When the bucket is full again; `now` when it is.
-    pub fn full_at(&self, now: Instant) -> Instant {
-        self.instant(self.tat()).max(now)
+    pub fn full_at(&self, now: Moment) -> Moment {
+        self.moment(self.tat()).max(now)
     }
 
     /// What is left, rounded down; negative in debt.
-    pub fn level(&self, now: Instant) -> i64 {
+    pub fn level(&self, now: Moment) -> i64 {
         let used = self.tat().saturating_sub(self.clock_up(now)).div_ceil(self.unit);
         let level = i128::from(self.amount) - i128::from(used);
         level.clamp(i64::MIN.into(), i64::MAX.into()) as i64
     }
 
     /// Lowers the level so that at least `used` is missing. Never raises it.
-    pub fn tighten(&mut self, used: u64, now: Instant) {
+    pub fn tighten(&mut self, used: u64, now: Moment) {
         self.set_tat(self.tat().max(self.tat_of(used, now)));
     }
 
     /// Sets the level so that exactly `used` is missing.
-    pub fn set_used(&mut self, used: u64, now: Instant) {
+    pub fn set_used(&mut self, used: u64, now: Moment) {
         self.set_tat(self.tat_of(used, now));
     }
 
     /// Lowers the level so that `n` does not fit before `at`.
-    pub fn hold(&mut self, n: u64, at: Instant) {
+    pub fn hold(&mut self, n: u64, at: Moment) {
         let free = self.in_units(self.amount).saturating_sub(self.in_units(n));
         self.set_tat(self.tat().max(self.clock_up(at).saturating_add(free)));
     }
 
     /// A bucket of another size. What is missing from this one is missing from it, as far as it holds that much: what was
     /// spent of a larger limit is not paid off at the pace of a smaller one. Debt stays.
-    pub fn resized(&self, amount: u64, window: Duration, now: Instant) -> Self {
+    pub fn resized(&self, amount: u64, window: Duration, now: Moment) -> Self {
         let used = self.carried(self.tat().saturating_sub(self.clock_up(now)).div_ceil(self.unit), amount);
         let margin = self.time(self.dial.0.margin.load(Relaxed));
         let mut new = Self::new(amount, window, now).with_margin(margin);
@@ -192,7 +194,7 @@ impl Bucket {
     }
 
     /// The TAT of a bucket from which `used` is missing at `now`.
-    pub(super) fn tat_of(&self, used: u64, now: Instant) -> u64 {
+    pub(super) fn tat_of(&self, used: u64, now: Moment) -> u64 {
         self.clock_up(now).saturating_add(self.in_units(used))
     }
 
@@ -237,19 +239,19 @@ impl Bucket {
     }
 
     /// `now` on this bucket's clock, rounded down, as what is spent later is held against it.
-    fn clock(&self, now: Instant) -> u64 {
+    fn clock(&self, now: Moment) -> u64 {
         let (then, clock) = self.shown.get();
         if then == now {
             return clock;
         }
-        let clock = self.units(now.saturating_duration_since(self.origin).as_nanos()).saturating_add(self.head_start);
+        let clock = self.units(now.nanos_since(self.origin).into()).saturating_add(self.head_start);
         self.shown.set((now, clock));
         clock
     }
 
     /// `now` rounded up, as what is spent now refills from then on. Both roundings are late rather than early.
     #[inline]
-    pub(super) fn clock_up(&self, now: Instant) -> u64 {
+    pub(super) fn clock_up(&self, now: Moment) -> u64 {
         self.clock(now) + u64::from(!self.exact)
     }
 
@@ -269,8 +271,8 @@ impl Bucket {
         Duration::from_nanos(nanos.min(u128::from(FAR)) as u64)
     }
 
-    fn instant(&self, units: u64) -> Instant {
-        self.origin.checked_add(self.time(units.saturating_sub(self.head_start))).unwrap_or(self.origin)
+    fn moment(&self, units: u64) -> Moment {
+        self.origin + self.time(units.saturating_sub(self.head_start))
     }
 }
 
@@ -337,7 +339,7 @@ mod tests {
             (100_000, MINUTE, 99_348, 1_968, Duration::from_micros(789_600)),
         ];
         for (limit, window, used, requested, wait) in printed {
-            let now = Instant::now();
+            let now = Moment::START;
             let mut bucket = Bucket::new(limit, window, now);
             bucket.charge(used, now);
             assert_eq!(bucket.ready_at(requested, now) - now, wait, "{limit} {used} {requested}");
@@ -348,7 +350,7 @@ mod tests {
 
     #[test]
     fn reset_is_the_time_until_full() {
-        let now = Instant::now();
+        let now = Moment::START;
         let mut tpd = Bucket::new(1_500_000, DAY, now);
         tpd.charge(1_500_000 - 1_495_621, now);
         assert_eq!((tpd.full_at(now) - now).as_millis(), 252_230);
@@ -356,7 +358,7 @@ mod tests {
 
     #[test]
     fn debt_is_waited_for_and_refund_never_exceeds_the_amount() {
-        let now = Instant::now();
+        let now = Moment::START;
         let mut bucket = Bucket::new(60, MINUTE, now);
         bucket.charge(90, now);
         assert_eq!(bucket.level(now), -30);
@@ -368,7 +370,7 @@ mod tests {
 
     #[test]
     fn margin_delays_a_used_bucket_and_leaves_a_full_one_alone() {
-        let now = Instant::now();
+        let now = Moment::START;
         let mut bucket = Bucket::new(1, MINUTE, now).with_margin(ms(500));
         let later = now + ms(1_000);
         assert!(bucket.take(1, later), "full for longer than the margin");
@@ -378,7 +380,7 @@ mod tests {
 
     #[test]
     fn time_that_stands_still_or_goes_back_gives_nothing() {
-        let now = Instant::now() + DAY;
+        let now = Moment::START + DAY;
         let mut bucket = Bucket::new(10, MINUTE, now);
         assert!(bucket.take(10, now) && !bucket.take(1, now));
         assert!(!bucket.take(1, now - MINUTE) && !bucket.take(1, now - DAY));
@@ -387,7 +389,7 @@ mod tests {
 
     #[test]
     fn resizing_keeps_what_was_spent() {
-        let now = Instant::now();
+        let now = Moment::START;
         let mut bucket = Bucket::new(1_000, MINUTE, now);
         bucket.charge(700, now);
         assert_eq!(bucket.resized(2_000, MINUTE, now).level(now), 1_300);
@@ -398,7 +400,7 @@ mod tests {
 
     #[test]
     fn hold_names_the_instant_at_which_a_size_fits() {
-        let now = Instant::now();
+        let now = Moment::START;
         let mut bucket = Bucket::new(30_000, MINUTE, now);
         bucket.hold(7_758, now + ms(3_720));
         assert_eq!(bucket.ready_at(7_758, now) - now, ms(3_720));
@@ -415,7 +417,7 @@ mod tests {
             window_s in prop_oneof![1u64..120, 120u64..=31 * 86_400],
             used in 0.0f64..=1.0, want in 0.0f64..=1.0, age_ms in 0u64..100_000_000,
         ) {
-            let origin = Instant::now();
+            let origin = Moment::START;
             let window = Duration::from_secs(window_s);
             let now = origin + ms(age_ms);
             let mut bucket = Bucket::new(amount, window, origin);
@@ -436,7 +438,7 @@ mod tests {
 
         #[test]
         fn take_and_refund_balance(amount in 1u64..=10_000_000_000, n in 1u64..=10_000_000_000, window_s in 1u64..=2_678_400) {
-            let now = Instant::now();
+            let now = Moment::START;
             let mut bucket = Bucket::new(amount, Duration::from_secs(window_s), now);
             bucket.charge(amount / 2, now);
             let before = bucket.level(now);
@@ -450,7 +452,7 @@ mod tests {
 
     #[test]
     fn the_largest_numbers_do_not_overflow() {
-        let now = Instant::now();
+        let now = Moment::START;
         let mut bucket = Bucket::new(u64::MAX, Duration::MAX, now).with_margin(Duration::MAX);
         bucket.charge(u64::MAX, now);
         bucket.hold(u64::MAX, now + DAY);

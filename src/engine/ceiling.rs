@@ -7,11 +7,12 @@
 //! piece of news, however many requests hear it, and cuts the rate once. While it lasts the lane pauses, lets one
 //! request find out, and pauses longer.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::bucket::Bucket;
+use super::moment::Moment;
 use super::rate::Rate;
 
 /// The lowest rate, one a minute. It is never the only thing that lets requests go: one at a time may, see
@@ -46,10 +47,10 @@ const FORGIVEN_BY: u32 = 10;
 /// The sending rate that the provider bears, if it has complained.
 ///
 /// ```
-/// use std::time::{Duration, Instant};
-/// use tollgate::engine::Ceiling;
+/// use std::time::Duration;
+/// use tollgate::engine::{Ceiling, Moment};
 ///
-/// let start = Instant::now();
+/// let start = Moment::START;
 /// let mut ceiling = Ceiling::new(start);
 /// let at = |ms| start + Duration::from_millis(ms);
 /// (0..100).for_each(|n| ceiling.went_well(at(100 * n), at(100 * n)));
@@ -75,14 +76,14 @@ struct Cut {
     gap: Duration,
     bucket: Bucket,
     /// The last complaint. What was sent before belongs to the burst that led to it, and counts no further.
-    at: Instant,
+    at: Moment,
     /// When the last request went.
-    sent: Instant,
+    sent: Moment,
     /// For how long the rate stays after a complaint.
     hold: Duration,
-    held_until: Instant,
+    held_until: Moment,
     /// When the ramp takes its next step.
-    step_at: Instant,
+    step_at: Moment,
     /// Whether it held anybody since the last step.
     binds: bool,
     state: State,
@@ -92,16 +93,16 @@ struct Cut {
 enum State {
     /// Nothing went well since the first complaint.
     Episode {
-        began: Instant,
+        began: Moment,
         pause: Duration,
         /// Nobody goes before, not even with nothing under way.
-        until: Instant,
+        until: Moment,
         /// Whether one has gone after the pause. The others wait as long again for its answer: a refusal comes soon, and
         /// a good answer may take a minute.
         probed: bool,
     },
     Well {
-        since: Instant,
+        since: Moment,
     },
 }
 
@@ -117,13 +118,13 @@ pub struct CeilingStatus {
 
 impl Ceiling {
     /// No ceiling so far.
-    pub fn new(now: Instant) -> Self {
+    pub fn new(now: Moment) -> Self {
         Self { good: Rate::new(now), strain: 0, cut: None }
     }
 
     /// A request that was sent at `sent` was answered well.
     #[inline]
-    pub fn went_well(&mut self, sent: Instant, now: Instant) {
+    pub fn went_well(&mut self, sent: Moment, now: Moment) {
         self.strain = self.strain.saturating_sub(1);
         if let Some(cut) = &mut self.cut
             && let State::Episode { began, .. } = cut.state
@@ -132,7 +133,7 @@ impl Ceiling {
                 return;
             }
             // Neither its answers nor its time are part of a rate.
-            self.good.skip(now.saturating_duration_since(began));
+            self.good.skip(now - began);
             cut.bucket = drained(cut.gap, now);
             cut.state = State::Well { since: now };
         }
@@ -141,7 +142,7 @@ impl Ceiling {
 
     /// A request that was sent at `sent` was answered by a wish for less traffic, to be `hold`ed for so long. An
     /// `explicit` one counts by itself; others count when they are frequent, or when nothing went well since one counted.
-    pub fn slow_down(&mut self, explicit: bool, hold: Duration, sent: Instant, now: Instant) {
+    pub fn slow_down(&mut self, explicit: bool, hold: Duration, sent: Moment, now: Moment) {
         if self.cut.as_ref().is_some_and(|cut| sent <= cut.at) {
             return;
         }
@@ -175,7 +176,7 @@ impl Ceiling {
 
     /// When the next of `n` more requests may go; `now` if there is no ceiling. With nothing under way (`idle`) the first
     /// of them need not wait long.
-    pub fn ready_at(&self, n: u64, idle: bool, now: Instant) -> Instant {
+    pub fn ready_at(&self, n: u64, idle: bool, now: Moment) -> Moment {
         let Some(cut) = &self.cut else { return now };
         let (paused, alone) = match cut.state {
             State::Episode { until, .. } => (until.max(now), until),
@@ -191,7 +192,7 @@ impl Ceiling {
     /// # Errors
     /// With the instant to ask again.
     #[inline]
-    pub fn admit(&mut self, idle: bool, now: Instant) -> Result<(), Instant> {
+    pub fn admit(&mut self, idle: bool, now: Moment) -> Result<(), Moment> {
         self.ramp(now);
         let ready = self.ready_at(1, idle, now);
         if ready <= now {
@@ -205,7 +206,7 @@ impl Ceiling {
 
     /// A request that was admitted goes.
     #[inline]
-    pub fn take(&mut self, now: Instant) {
+    pub fn take(&mut self, now: Moment) {
         let Some(cut) = &mut self.cut else { return };
         cut.bucket.take(1, now);
         cut.sent = now;
@@ -225,17 +226,17 @@ impl Ceiling {
     }
 
     /// The ceiling, if there is one.
-    pub fn status(&self, now: Instant) -> Option<CeilingStatus> {
+    pub fn status(&self, now: Moment) -> Option<CeilingStatus> {
         let cut = self.cut.as_ref()?;
         Some(CeilingStatus {
             per_minute: (60_000_000_000 / cut.gap.as_nanos().max(1)) as u64,
-            held_for: cut.held_until.saturating_duration_since(now),
+            held_for: cut.held_until - now,
         })
     }
 
     /// Raises the ceiling when its time has come. One that held nobody up since the last step is gone: it no longer
     /// binds.
-    fn ramp(&mut self, now: Instant) {
+    fn ramp(&mut self, now: Moment) {
         let Some(cut) = self.cut.as_mut().filter(|cut| cut.step_at <= now) else { return };
         // One at a time may have been faster than the cut.
         let gap = self.good.gap(now).unwrap_or(SLOWEST).min(cut.gap) * RAMP.0 / RAMP.1;
@@ -251,7 +252,7 @@ impl Ceiling {
 
 impl Cut {
     /// A complaint: nobody goes for so long, and then one.
-    fn pause(&mut self, began: Instant, pause: Duration, now: Instant) {
+    fn pause(&mut self, began: Moment, pause: Duration, now: Moment) {
         let until = now + pause;
         self.bucket.hold(1, until);
         self.state = State::Episode { began, pause, until, probed: false };
@@ -260,13 +261,13 @@ impl Cut {
         self.step_at = self.held_until;
     }
 
-    fn is_proven(&self, now: Instant) -> bool {
-        matches!(self.state, State::Well { since } if now.saturating_duration_since(since) >= PROVEN)
+    fn is_proven(&self, now: Moment) -> bool {
+        matches!(self.state, State::Well { since } if now - since >= PROVEN)
     }
 }
 
 /// An empty bucket for one request in every `gap`.
-fn drained(gap: Duration, now: Instant) -> Bucket {
+fn drained(gap: Duration, now: Moment) -> Bucket {
     let (burst, window) = smooth(gap);
     let mut bucket = Bucket::new(burst, window, now);
     bucket.charge(burst, now);
@@ -294,15 +295,15 @@ mod tests {
     }
 
     /// A ceiling after twenty seconds of ten good answers each, and the time.
-    fn steady() -> (Ceiling, Instant) {
-        let start = Instant::now();
+    fn steady() -> (Ceiling, Moment) {
+        let start = Moment::START;
         let mut ceiling = Ceiling::new(start);
         (0..200).for_each(|n| ceiling.went_well(start + n * ms(100), start + n * ms(100)));
         (ceiling, start + 20 * SECOND)
     }
 
     /// The one that finds out after the first pause goes well; answers when.
-    fn end_episode(ceiling: &mut Ceiling, now: Instant) -> Instant {
+    fn end_episode(ceiling: &mut Ceiling, now: Moment) -> Moment {
         let now = now + FIRST_PAUSE;
         assert_eq!(ceiling.admit(true, now), Ok(()));
         ceiling.take(now);
@@ -310,7 +311,7 @@ mod tests {
         now
     }
 
-    fn per_minute(ceiling: &Ceiling, now: Instant) -> u64 {
+    fn per_minute(ceiling: &Ceiling, now: Moment) -> u64 {
         ceiling.status(now).unwrap().per_minute
     }
 
@@ -436,7 +437,7 @@ mod tests {
 
     #[test]
     fn a_rate_that_nobody_knows_begins_at_one_a_second_and_rises_at_once() {
-        let start = Instant::now();
+        let start = Moment::START;
         let mut ceiling = Ceiling::new(start);
         ceiling.slow_down(true, QUARTER, start, start);
         let mut now = end_episode(&mut ceiling, start);
@@ -478,7 +479,7 @@ mod tests {
     #[test]
     fn an_overload_in_twenty_is_nothing_and_one_in_four_is() {
         for (one_in, cuts) in [(20, false), (4, true)] {
-            let start = Instant::now();
+            let start = Moment::START;
             let mut ceiling = Ceiling::new(start);
             for n in 0..2_000 {
                 let now = start + n * ms(100);
@@ -499,7 +500,7 @@ mod tests {
         hold: Duration,
         seconds: u32,
         ceiling: &mut Ceiling,
-        start: Instant,
+        start: Moment,
     ) -> [Vec<u32>; 2] {
         let mut under_way = VecDeque::new();
         let (mut good, mut refused, mut lately) = (Vec::new(), Vec::new(), VecDeque::new());
@@ -533,7 +534,7 @@ mod tests {
 
     #[test]
     fn a_provider_that_bears_less_than_is_wanted_is_used_to_most_of_what_it_bears() {
-        let start = Instant::now();
+        let start = Moment::START;
         let [good, refused] = play(50, ms(500), 60 * SECOND, 1_800, &mut Ceiling::new(start), start);
         let share = good.len() as f64 / (50.0 * 1_800.0);
         assert!(share > 0.8 && refused.len() < 150, "used {share}, refused {}", refused.len());
@@ -542,7 +543,7 @@ mod tests {
     #[test]
     fn a_provider_that_bears_a_tenth_is_found_within_a_minute() {
         for answers_after in [50, 200, 500, 2_000usize] {
-            let start = Instant::now();
+            let start = Moment::START;
             let mut ceiling = Ceiling::new(start);
             (0..2_000).for_each(|n| ceiling.went_well(start + n * ms(10), start + n * ms(10)));
             let [good, refused] = play(10, ms(answers_after as u64), QUARTER, 300, &mut ceiling, start + 20 * SECOND);

@@ -1,11 +1,12 @@
 //! One limit of a lane: what is believed of it, what the provider said about it, and how far that is trusted.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
 use super::belief::Belief;
 use super::bucket::Bucket;
+use super::moment::Moment;
 use super::paid::Paid;
 use super::sight::{Doubtful, Sight};
 use super::toll::Toll;
@@ -52,12 +53,12 @@ pub(super) struct Ground {
     /// What is kept back for the jitter of the network.
     pub(super) margin: Duration,
     /// The time of day at an instant, for limits that go by the calendar.
-    pub(super) wall: (Instant, SystemTime),
+    pub(super) wall: (Moment, SystemTime),
 }
 
 impl Ground {
-    fn wall_at(&self, now: Instant) -> SystemTime {
-        self.wall.1 + now.saturating_duration_since(self.wall.0)
+    fn wall_at(&self, now: Moment) -> SystemTime {
+        self.wall.1 + (now - self.wall.0)
     }
 }
 
@@ -69,18 +70,18 @@ pub struct Gate {
     /// What the user configured: nothing raises it beyond that.
     most: Option<u64>,
     /// Since when this number is in force.
-    since: Instant,
+    since: Moment,
     belief: Belief,
     ground: Ground,
     /// The allowance until the first answer.
     careful: Option<Careful>,
-    blocked_until: Option<Instant>,
+    blocked_until: Option<Moment>,
     /// Until when more than the usual margin is kept back.
-    distrusted_until: Option<Instant>,
+    distrusted_until: Option<Moment>,
     /// Readings that agreed with a window that was computed from a header; `None` where it is known.
     agreed: Option<u8>,
     /// What the server last said is left, and when.
-    shown: Option<(u64, Instant)>,
+    shown: Option<(u64, Moment)>,
     /// Everything ever charged, less what never reached the provider.
     spent: u64,
     /// The same at the last [look](Gate::look).
@@ -95,7 +96,7 @@ struct Careful(Bucket);
 
 impl Careful {
     /// When `n` may go; one request of any size may whenever the allowance is full, and leaves it in debt.
-    fn ready_at(&self, n: u64, now: Instant) -> Instant {
+    fn ready_at(&self, n: u64, now: Moment) -> Moment {
         self.0.ready_at(n.min(self.0.amount()), now)
     }
 }
@@ -142,7 +143,7 @@ impl Gate {
         rules: Rules,
         source: Source,
         ground: Ground,
-        now: Instant,
+        now: Moment,
     ) -> Self {
         let shape = limit.shape.or(shape);
         Self {
@@ -184,7 +185,7 @@ impl Gate {
 
     /// Whether it fits now.
     #[inline]
-    pub(super) fn fits(&mut self, toll: &Toll, now: Instant) -> bool {
+    pub(super) fn fits(&mut self, toll: &Toll, now: Moment) -> bool {
         let n = toll.most(self.limit.dimension);
         if n == 0 {
             return true;
@@ -199,7 +200,7 @@ impl Gate {
 
     /// Charges what fits; answers which suspected slices are overdrawn by it, to see if it is refused.
     #[inline]
-    pub(super) fn charge(&mut self, toll: &Toll, now: Instant) -> u8 {
+    pub(super) fn charge(&mut self, toll: &Toll, now: Moment) -> u8 {
         let n = toll.most(self.limit.dimension);
         if n == 0 {
             return 0;
@@ -212,14 +213,14 @@ impl Gate {
     }
 
     /// Takes what was sent before the gate was made by the headers of an answer to one of these.
-    pub(super) fn take_over(&mut self, unanswered: &Paid, sent: Instant) {
+    pub(super) fn take_over(&mut self, unanswered: &Paid, sent: Moment) {
         let amounts = unanswered.by_rule(self.limit.dimension);
         self.spent = self.spent.saturating_add(amounts[Rule::LargerPlusCap]);
         self.belief.charge(&amounts, sent);
     }
 
     /// When `charge` fits, if nothing else happens. A charge larger than the limit stands for a queue of smaller ones.
-    pub(super) fn ready_at(&mut self, charge: &Charge, now: Instant) -> Instant {
+    pub(super) fn ready_at(&mut self, charge: &Charge, now: Moment) -> Moment {
         let n = charge.get(self.limit.dimension);
         if n == 0 {
             return now;
@@ -232,7 +233,7 @@ impl Gate {
     }
 
     /// Gives back a charge that never reached the provider, taken at `at`; others were taken `since`.
-    pub(super) fn refund(&mut self, charge: &Charge, since: &Charge, at: Instant, now: Instant) {
+    pub(super) fn refund(&mut self, charge: &Charge, since: &Charge, at: Moment, now: Moment) {
         let n = charge.get(self.limit.dimension);
         self.belief.refund(&self.amounts(charge), &Amounts::all(since.get(self.limit.dimension)), at, now);
         self.spent = self.spent.saturating_sub(n);
@@ -251,7 +252,7 @@ impl Gate {
 
     /// Corrects a charge that was taken at `at` to what was really used, by the rule of real usage: more used than charged
     /// becomes debt, though no more than [`OVERRUN`] lets it. `on_its_way` is what the provider may not have seen yet.
-    pub(super) fn settle(&mut self, charged: &Charge, used: &Charge, on_its_way: &Charge, at: Instant, now: Instant) {
+    pub(super) fn settle(&mut self, charged: &Charge, used: &Charge, on_its_way: &Charge, at: Moment, now: Moment) {
         let dimension = self.limit.dimension;
         if dimension == Dimension::Requests {
             return;
@@ -279,8 +280,8 @@ impl Gate {
     pub(super) fn sight(
         &self,
         reading: &Reading,
-        between: (Instant, Instant),
-        written: (Instant, Instant),
+        between: (Moment, Moment),
+        written: (Moment, Moment),
     ) -> Option<Sight> {
         let remaining = reading.remaining?;
         let limit = reading.limit.unwrap_or(self.limit.amount);
@@ -299,7 +300,7 @@ impl Gate {
     }
 
     /// How much of what was used at `since` is used no more at `now`, at least and at most.
-    pub(super) fn gone_since(&mut self, since: Instant, now: Instant) -> (u64, u64) {
+    pub(super) fn gone_since(&mut self, since: Moment, now: Moment) -> (u64, u64) {
         self.belief.gone_since(since, now)
     }
 
@@ -309,23 +310,23 @@ impl Gate {
     }
 
     /// How it stands.
-    pub(super) fn look(&mut self, now: Instant) -> DayUse {
+    pub(super) fn look(&mut self, now: Moment) -> DayUse {
         self.looked = self.spent;
         DayUse { limit: self.limit, used: self.used(now), blocked: self.is_blocked(now) }
     }
 
     /// Whether a refusal of the provider is not over yet.
-    pub(super) fn is_blocked(&self, now: Instant) -> bool {
+    pub(super) fn is_blocked(&self, now: Moment) -> bool {
         self.blocked_until(now).is_some()
     }
 
     /// Until when a refusal of the provider holds everybody, if it is not over.
-    pub(super) fn blocked_until(&self, now: Instant) -> Option<Instant> {
+    pub(super) fn blocked_until(&self, now: Moment) -> Option<Moment> {
         self.blocked_until.filter(|until| now < *until)
     }
 
     /// What the books hold, by the hypothesis that binds.
-    pub(super) fn used(&mut self, now: Instant) -> u64 {
+    pub(super) fn used(&mut self, now: Moment) -> u64 {
         self.belief.used(now).0
     }
 
@@ -338,7 +339,7 @@ impl Gate {
         doubtful: &Doubtful,
         unseen: &[(Shape, (u64, u64))],
         whole: bool,
-        now: Instant,
+        now: Moment,
     ) {
         let remaining = reading.remaining.unwrap_or(0);
         self.shown = Some((remaining, now));
@@ -353,7 +354,7 @@ impl Gate {
 
     /// A window that was computed from a header that fits a refill: if the next ones do not agree, it is none, and the
     /// window is the shortest usual one that the resets leave possible.
-    fn settle_window(&mut self, reading: &Reading, agreed: u8, now: Instant) {
+    fn settle_window(&mut self, reading: &Reading, agreed: u8, now: Moment) {
         match reading.inferred_window() {
             Some(window) if window == self.limit.window => {
                 self.agreed = (agreed + 1 < AGREED).then_some(agreed + 1);
@@ -372,7 +373,7 @@ impl Gate {
 
     /// A refusal of `charge`: nobody passes before `until`, and then one after another, as `charge` would have fitted.
     /// `used` is what the refusal itself says was used.
-    pub(super) fn block(&mut self, charge: &Charge, used: Option<u64>, until: Instant, now: Instant) {
+    pub(super) fn block(&mut self, charge: &Charge, used: Option<u64>, until: Moment, now: Moment) {
         let n = charge.get(self.limit.dimension).min(self.limit.amount);
         let amounts = self.amounts(charge);
         let left = used.map(|used| self.limit.amount.saturating_sub(used));
@@ -384,7 +385,7 @@ impl Gate {
         self.belief.refused(&amounts, room, again, until - now, now, self.ground.wall_at(now));
         // The larger margin is not to be waited for once more.
         let more = self.ground.margin * (DISTRUST - 1);
-        self.belief.hold(&amounts, until.checked_sub(more).unwrap_or(until).max(now));
+        self.belief.hold(&amounts, (until - more).max(now));
         self.belief.set_margin(self.ground.margin * DISTRUST);
         let quiet = (self.limit.window * 2).min(MINUTE * 10);
         self.distrusted_until = Some(until + quiet);
@@ -394,12 +395,12 @@ impl Gate {
     /// A refusal of `charge`, sent at `sent`, says that a limit of a day is used up, and names no time that can be meant: it
     /// is left alone for as long as its shape says, and then tried by one request. `used` is what the refusal says was used.
     /// Answers until when.
-    pub(super) fn used_up(&mut self, charge: &Charge, used: Option<u64>, sent: Instant, now: Instant) -> Instant {
+    pub(super) fn used_up(&mut self, charge: &Charge, used: Option<u64>, sent: Moment, now: Moment) -> Moment {
         let used = used.unwrap_or(self.limit.amount);
         let age = |zone| providers::since_midnight(zone, self.ground.wall_at(now)).unwrap_or(DAY);
         let until = match self.belief.shapes()[..] {
             // Of the day that is over, it says nothing about this one.
-            [Shape::Calendar(zone)] if now.saturating_duration_since(sent) > age(zone) => return now,
+            [Shape::Calendar(zone)] if now - sent > age(zone) => return now,
             // So it may be by the provider's clock, if that is late: asked again when the day is twice as old.
             [Shape::Calendar(zone)] if age(zone) < LOOK => now + age(zone).max(MINUTE),
             [Shape::Calendar(_) | Shape::Refill] => {
@@ -416,17 +417,17 @@ impl Gate {
     }
 
     /// A request that was let pass to see if it is refused was answered.
-    pub(super) fn test_passed(&mut self, overdrawn: u8, sent: Instant, now: Instant) {
+    pub(super) fn test_passed(&mut self, overdrawn: u8, sent: Moment, now: Moment) {
         self.belief.test_passed(overdrawn, sent, now);
     }
 
     /// Takes what was known of the limit before.
-    pub(super) fn recall(&mut self, shapes: &[Shape], suspected: &[Shape], rules: Rules, now: Instant) {
+    pub(super) fn recall(&mut self, shapes: &[Shape], suspected: &[Shape], rules: Rules, now: Moment) {
         self.belief.recall(shapes, suspected, rules, now, self.ground.wall_at(now));
     }
 
     /// Changes the number; what was spent stays spent.
-    pub(super) fn resize(&mut self, limit: Limit, source: Source, now: Instant) {
+    pub(super) fn resize(&mut self, limit: Limit, source: Source, now: Moment) {
         let limit = Limit { shape: limit.shape.or(self.limit.shape), ..limit };
         if (limit.amount, limit.window) != (self.limit.amount, self.limit.window) {
             self.belief.resize(limit, now);
@@ -449,7 +450,7 @@ impl Gate {
     }
 
     /// What was taken for sure of what each rule takes; see [`GateStatus::spent_least`]. `first` is when the first request went.
-    pub(super) fn spent_least(&self, taken: &Paid, first: Option<Instant>) -> Option<u64> {
+    pub(super) fn spent_least(&self, taken: &Paid, first: Option<Moment>) -> Option<u64> {
         // A window that was computed from a header may be another one until the next headers agree.
         let known = self.agreed.is_none() && first.is_none_or(|first| self.since <= first);
         let by_rule = taken.by_rule(self.limit.dimension);
@@ -457,7 +458,7 @@ impl Gate {
     }
 
     /// The gate as it stands, where `taken` is what was answered well since `first`.
-    pub(super) fn status(&mut self, taken: &Paid, first: Option<Instant>, now: Instant) -> GateStatus {
+    pub(super) fn status(&mut self, taken: &Paid, first: Option<Moment>, now: Moment) -> GateStatus {
         let (used, full_at) = self.belief.used(now);
         let rules = self.belief.rules();
         let left = i128::from(self.limit.amount) - i128::from(used);

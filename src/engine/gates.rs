@@ -1,9 +1,10 @@
 //! All limits of a lane together: a request passes every gate or none.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use super::change::Change;
 use super::gate::{Gate, GateStatus, Ground, Source};
+use super::moment::Moment;
 use super::paid::Paid;
 use super::sight::Doubtful;
 use super::toll::Toll;
@@ -14,11 +15,11 @@ use crate::providers::{self, Provider, Reading, Rule, Rules};
 /// The gates of one lane.
 ///
 /// ```
-/// use std::time::{Duration, Instant};
-/// use tollgate::engine::{Gates, Source};
+/// use std::time::Duration;
+/// use tollgate::engine::{Gates, Moment, Source};
 /// use tollgate::{Charge, Limit, Provider};
 ///
-/// let now = Instant::now();
+/// let now = Moment::START;
 /// let mut gates = Gates::new(Provider::Openai, Duration::ZERO);
 /// gates.set(&[(Limit::rpm(500), Source::Configured), (Limit::tpm(30_000), Source::Configured)], now);
 /// gates.answered();
@@ -35,7 +36,7 @@ pub struct Gates {
     /// The charge rules that are possible, where the user knows better than the provider's profile.
     rules: Option<Rules>,
     margin: Duration,
-    wall: Option<(Instant, SystemTime)>,
+    wall: Option<(Moment, SystemTime)>,
     /// Whether the provider has answered; new gates start carefully until it has.
     answered: bool,
     stamps: Stamps,
@@ -50,7 +51,7 @@ pub struct Wait {
     /// The binding limit.
     pub limit: Limit,
     /// When the request fits, if nothing else happens.
-    pub until: Instant,
+    pub until: Moment,
 }
 
 /// The suspected slices that a request overdrew: a byte for each gate.
@@ -60,7 +61,7 @@ pub struct Overdrawn(u64);
 /// What is known of the requests around the one that was answered.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Around {
-    pub(super) sent: Instant,
+    pub(super) sent: Moment,
     pub(super) later: Later,
     /// Those that had not been answered when it was granted, and those granted since: the server may have seen them or not.
     pub(super) unanswered: Paid,
@@ -109,9 +110,9 @@ impl Stamps {
     }
 
     /// Between which instants the numbers of an answer to a request sent at `sent` were written down.
-    fn written(self, sent: Instant, now: Instant) -> (Instant, Instant) {
+    fn written(self, sent: Moment, now: Moment) -> (Moment, Moment) {
         let now = now.max(sent);
-        if self.at_completion() { (sent.max(now.checked_sub(RETURN).unwrap_or(sent)), now) } else { (sent, now) }
+        if self.at_completion() { (sent.max(now - RETURN), now) } else { (sent, now) }
     }
 
     /// The server has `seen` so many requests, and the books hold `booked`. Of what was seen as the request was
@@ -164,14 +165,14 @@ impl Gates {
     /// What the time of day is at `now`, for limits that go by the calendar. Without it, their days end 24 hours after
     /// they were set.
     #[must_use]
-    pub fn at_time_of_day(mut self, now: Instant, wall: SystemTime) -> Self {
+    pub fn at_time_of_day(mut self, now: Moment, wall: SystemTime) -> Self {
         self.wall = Some((now, wall));
         self
     }
 
     /// Makes `limits` the limits: those of the same dimension and window change their number and keep what was spent,
     /// others appear full or disappear.
-    pub fn set(&mut self, limits: &[(Limit, Source)], now: Instant) {
+    pub fn set(&mut self, limits: &[(Limit, Source)], now: Moment) {
         self.gates.retain(|gate| limits.iter().any(|(limit, _)| same_kind(limit, &gate.limit())));
         self.fed = [None; 4];
         for (limit, source) in limits {
@@ -188,7 +189,7 @@ impl Gates {
         shapes: &[Shape],
         suspected: &[Shape],
         rules: &[Rule],
-        now: Instant,
+        now: Moment,
     ) {
         let shapes: Vec<_> = shapes.iter().map(bounded).collect();
         let found = self.gates.iter().position(|gate| same_kind(&limit, &gate.limit()));
@@ -226,7 +227,7 @@ impl Gates {
     /// # Errors
     /// When it does not fit now.
     #[inline]
-    pub fn reserve(&mut self, charge: &Charge, now: Instant) -> Result<Overdrawn, Wait> {
+    pub fn reserve(&mut self, charge: &Charge, now: Moment) -> Result<Overdrawn, Wait> {
         let toll = Toll::of(charge);
         if let Some(refusing) = self.gates.iter_mut().position(|gate| !gate.fits(&toll, now)) {
             // A gate that refused is a gate that is not ready; the default only satisfies the type.
@@ -240,13 +241,13 @@ impl Gates {
     }
 
     /// What holds `charge` longest; `None` when it fits now. A charge larger than a limit stands for a queue of requests.
-    pub fn wait(&mut self, charge: &Charge, now: Instant) -> Option<Wait> {
+    pub fn wait(&mut self, charge: &Charge, now: Moment) -> Option<Wait> {
         let waits = self.gates.iter_mut().map(|gate| Wait { limit: gate.limit(), until: gate.ready_at(charge, now) });
         waits.max_by_key(|wait| wait.until).filter(|wait| wait.until > now)
     }
 
     /// Gives back a charge of `at` that never reached the provider; others were taken `since`.
-    pub fn refund(&mut self, charge: &Charge, since: &Charge, at: Instant, now: Instant) {
+    pub fn refund(&mut self, charge: &Charge, since: &Charge, at: Moment, now: Moment) {
         self.gates.iter_mut().for_each(|gate| gate.refund(charge, since, at, now));
     }
 
@@ -258,7 +259,7 @@ impl Gates {
 
     /// Corrects a charge of `at` to what was really used, where real usage is what counts in the end. More used than charged
     /// becomes debt. `on_its_way` is what the provider may not have seen yet.
-    pub fn settle(&mut self, charged: &Charge, used: &Charge, on_its_way: &Charge, at: Instant, now: Instant) {
+    pub fn settle(&mut self, charged: &Charge, used: &Charge, on_its_way: &Charge, at: Moment, now: Moment) {
         // No part of it leaves a window earlier than what was counted last.
         let input_tokens = if providers::counts_when_done(self.provider) { 0 } else { used.input_tokens };
         let used = &Charge { input_tokens, ..*used };
@@ -274,7 +275,7 @@ impl Gates {
     }
 
     /// A request of `sent` that was let pass to see if it is refused was not.
-    pub fn test_passed(&mut self, overdrawn: Overdrawn, sent: Instant, now: Instant) {
+    pub fn test_passed(&mut self, overdrawn: Overdrawn, sent: Moment, now: Moment) {
         for (i, gate) in self.gates.iter_mut().enumerate() {
             gate.test_passed((overdrawn.0 >> (8 * i.min(7))) as u8, sent, now);
         }
@@ -282,7 +283,7 @@ impl Gates {
 
     /// Takes what the headers of an answer show: each reading goes to the gate that it speaks of, changes its number if
     /// the server's is another, and makes a new gate where nobody configured one.
-    pub(super) fn read(&mut self, readings: &[Reading], around: &Around, now: Instant) {
+    pub(super) fn read(&mut self, readings: &[Reading], around: &Around, now: Moment) {
         let mut unseen = Vec::new();
         // The last answer to come back is rarely the last that was admitted: stamped then, it knows nothing of the others.
         let idle = around.idle && (around.unanswered.requests <= 1 || self.stamps.at_completion());
@@ -356,7 +357,7 @@ impl Gates {
         used: Option<u64>,
         charge: &Charge,
         wait: Duration,
-        now: Instant,
+        now: Moment,
     ) -> bool {
         let until = now + wait;
         if let Some(named) = named {
@@ -380,9 +381,9 @@ impl Gates {
         named: &Limit,
         used: Option<u64>,
         charge: &Charge,
-        sent: Instant,
-        now: Instant,
-    ) -> Option<Instant> {
+        sent: Moment,
+        now: Moment,
+    ) -> Option<Moment> {
         let index = self.named(named, now)?;
         // Who tries it has to be answered first.
         self.answered = false;
@@ -390,7 +391,7 @@ impl Gates {
     }
 
     /// The gate of a limit that a refusal names, by its number where that is told.
-    fn named(&mut self, named: &Limit, now: Instant) -> Option<usize> {
+    fn named(&mut self, named: &Limit, now: Moment) -> Option<usize> {
         let known = self.gates.iter().position(|gate| same_kind(named, &gate.limit()));
         let before = known.map(|index| self.gates[index].limit());
         let index = match known {
@@ -406,12 +407,12 @@ impl Gates {
     }
 
     /// Until when a limit of a day holds everybody, as a refusal said.
-    pub(super) fn day_over_at(&self, now: Instant) -> Option<Instant> {
+    pub(super) fn day_over_at(&self, now: Moment) -> Option<Moment> {
         self.gates.iter().filter(|gate| is_of_day(gate)).filter_map(|gate| gate.blocked_until(now)).max()
     }
 
     /// The gates as they stand, where `taken` is what was answered well since `first`.
-    pub(super) fn status(&mut self, taken: &Paid, first: Option<Instant>, now: Instant) -> Vec<GateStatus> {
+    pub(super) fn status(&mut self, taken: &Paid, first: Option<Moment>, now: Moment) -> Vec<GateStatus> {
         self.gates.iter_mut().map(|gate| gate.status(taken, first, now)).collect()
     }
 
@@ -426,7 +427,7 @@ impl Gates {
     }
 
     /// How those limits stand.
-    pub(super) fn day_use(&mut self, now: Instant) -> DayUses {
+    pub(super) fn day_use(&mut self, now: Moment) -> DayUses {
         self.gates.iter_mut().filter(|gate| is_of_day(gate)).map(|gate| gate.look(now)).collect()
     }
 
@@ -443,7 +444,7 @@ impl Gates {
         }
     }
 
-    fn set_one(&mut self, limit: Limit, source: Source, now: Instant) -> usize {
+    fn set_one(&mut self, limit: Limit, source: Source, now: Moment) -> usize {
         let (window, shape) = (limit.window.min(LONGEST_WINDOW), limit.shape.as_ref().map(bounded));
         let limit = Limit { window, shape, ..limit };
         if let Some(index) = self.gates.iter().position(|gate| same_kind(&limit, &gate.limit())) {
@@ -455,7 +456,7 @@ impl Gates {
         self.gates.len() - 1
     }
 
-    fn new_gate(&self, limit: Limit, source: Source, now: Instant) -> Gate {
+    fn new_gate(&self, limit: Limit, source: Source, now: Moment) -> Gate {
         let own = Rules::of_provider(self.provider, limit.dimension);
         let rules = match self.rules {
             Some(rules) if limit.dimension != Dimension::Requests => rules,
@@ -473,7 +474,7 @@ impl Gates {
     /// The gate that `reading` speaks of: by its window where the header tells that, else by its number, else by the
     /// window that is computed from it, else the one that the same header was read for before. A limit that nobody
     /// configured becomes a gate.
-    fn gate_of(&mut self, reading: &Reading, since: Instant) -> Option<usize> {
+    fn gate_of(&mut self, reading: &Reading, since: Moment) -> Option<usize> {
         let amount = reading.limit?;
         let of_dimension = |gate: &Gate| gate.limit().dimension == reading.dimension;
         let position = |gates: &[Gate], fits: &dyn Fn(Limit) -> bool| {
@@ -515,7 +516,7 @@ impl Gates {
 
     /// The same where limits are cut into slices of `length`, as Azure does: a header that tells no window speaks of the whole
     /// limit if that has this number, and else of a slice of it, which is a limit of its own.
-    fn gate_of_slice(&mut self, reading: &Reading, amount: u64, length: Duration, since: Instant) -> Option<usize> {
+    fn gate_of_slice(&mut self, reading: &Reading, amount: u64, length: Duration, since: Moment) -> Option<usize> {
         let whole = |limit: Limit| limit.dimension == reading.dimension && limit.amount == amount;
         let limit = Limit::new(reading.dimension, amount, length);
         let found = self.gates.iter().position(|gate| whole(gate.limit()) || same_kind(&limit, &gate.limit()));
@@ -541,7 +542,7 @@ mod tests {
     use super::*;
     use crate::cost::Dimension;
 
-    fn gates(limits: &[Limit], now: Instant) -> Gates {
+    fn gates(limits: &[Limit], now: Moment) -> Gates {
         let mut gates = Gates::new(Provider::Openai, Duration::ZERO);
         gates.set(&configured(limits), now);
         gates.answered();
@@ -552,7 +553,7 @@ mod tests {
         limits.iter().map(|limit| (*limit, Source::Configured)).collect()
     }
 
-    fn around(now: Instant) -> Around {
+    fn around(now: Moment) -> Around {
         Around {
             sent: now,
             later: Later::default(),
@@ -564,13 +565,13 @@ mod tests {
         }
     }
 
-    fn left(gates: &mut Gates, now: Instant) -> Vec<i64> {
+    fn left(gates: &mut Gates, now: Moment) -> Vec<i64> {
         gates.status(&Paid::default(), None, now).iter().map(|gate| gate.left).collect()
     }
 
     #[test]
     fn a_refusal_by_one_gate_costs_nothing_in_another() {
-        let now = Instant::now();
+        let now = Moment::START;
         let mut gates = gates(&[Limit::rpm(10), Limit::tpm(1_000), Limit::tpd(1_500)], now);
         assert!(gates.reserve(&Charge::tokens(900, 0), now).is_ok());
         let wait = gates.reserve(&Charge::tokens(700, 0), now).unwrap_err();
@@ -581,7 +582,7 @@ mod tests {
 
     #[test]
     fn changing_a_number_keeps_what_was_spent_and_forgets_other_limits() {
-        let now = Instant::now();
+        let now = Moment::START;
         let mut gates = gates(&[Limit::rpm(10), Limit::tpm(1_000)], now);
         gates.reserve(&Charge::tokens(900, 0), now).unwrap();
         gates.set(&configured(&[Limit::tpm(2_000), Limit::tpd(5_000)]), now);
@@ -590,7 +591,7 @@ mod tests {
 
     #[test]
     fn a_requests_header_per_day_is_not_read_as_per_minute() {
-        let now = Instant::now();
+        let now = Moment::START;
         let mut gates = gates(&[Limit::rpm(500), Limit::rpd(10_000)], now);
         let reading = Reading {
             dimension: Dimension::Requests,
@@ -607,7 +608,7 @@ mod tests {
 
     #[test]
     fn a_header_of_a_slice_is_not_read_as_the_minutes_limit() {
-        let now = Instant::now();
+        let now = Moment::START;
         for (rpm, slice) in [(600, 100), (120, 20)] {
             for used in 1..=slice {
                 for reset in 0..=10 {
@@ -633,7 +634,7 @@ mod tests {
 
     #[test]
     fn what_is_counted_when_it_is_done_leaves_its_window_a_minute_after_that() {
-        let now = Instant::now();
+        let now = Moment::START;
         let used_after = |provider, seconds| {
             let mut gates = Gates::new(provider, Duration::ZERO);
             gates.set(&[(Limit::tpm(1_000).shaped(Shape::Sliding), Source::Configured)], now);
@@ -653,7 +654,7 @@ mod tests {
 
     #[test]
     fn headers_lower_a_configured_limit_and_never_raise_it() {
-        let now = Instant::now();
+        let now = Moment::START;
         let mut gates = gates(&[Limit::tpm(1_000)], now);
         let mut reading = Reading {
             dimension: Dimension::Tokens,
@@ -673,7 +674,7 @@ mod tests {
 
     #[test]
     fn of_an_organisations_limit_and_its_projects_the_smaller_holds_and_changes_once() {
-        let now = Instant::now();
+        let now = Moment::START;
         let mut gates = Gates::new(Provider::Openai, Duration::ZERO);
         gates.set(&[(Limit::tpm(5_000), Source::Tier { tier: "1".into(), as_of: String::new() })], now);
         let reading = |limit, remaining| Reading {
@@ -695,7 +696,7 @@ mod tests {
 
     #[test]
     fn a_window_of_any_length_is_counted_without_overflow() {
-        let now = Instant::now();
+        let now = Moment::START;
         for shape in [Shape::Refill, Shape::Sliding, Shape::Fixed] {
             let limit = Limit { shape: Some(shape), ..Limit::new(Dimension::Requests, 1, Duration::MAX) };
             let mut gates = gates(&[limit], now);
@@ -728,7 +729,7 @@ mod tests {
 
     #[test]
     fn who_was_answered_was_seen() {
-        let now = Instant::now();
+        let now = Moment::START;
         let gates = gates(&[Limit::tpm(1_000)], now);
         let mut unanswered = Paid::default();
         (0..3).for_each(|_| unanswered.add(&Charge::tokens(10, 10)));

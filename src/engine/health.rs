@@ -1,11 +1,12 @@
 //! How a lane's calls went lately: outcomes and times of the last minutes, in slots that are forgotten as a whole.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
 use super::machine::LaneStatus;
+use super::moment::Moment;
 
 /// Calls of this time are counted together.
 const SLOT: Duration = Duration::from_secs(15);
@@ -64,10 +65,10 @@ pub struct Call {
 /// What is remembered of the calls of the last five minutes.
 ///
 /// ```
-/// use std::time::{Duration, Instant};
-/// use tollgate::engine::{Call, HealthBook, Outcome};
+/// use std::time::Duration;
+/// use tollgate::engine::{Call, HealthBook, Moment, Outcome};
 ///
-/// let now = Instant::now();
+/// let now = Moment::START;
 /// let mut book = HealthBook::new(now);
 /// for (outcome, ms) in [(Outcome::Answered, 800), (Outcome::Answered, 900), (Outcome::Failed, 30)] {
 ///     let whole = Duration::from_millis(ms);
@@ -81,24 +82,24 @@ pub struct Call {
 /// ```
 #[derive(Debug)]
 pub struct HealthBook {
-    begun: Instant,
+    begun: Moment,
     /// Those in which calls ended, oldest first.
     slots: VecDeque<(u64, Tally)>,
 }
 
 impl HealthBook {
     /// Nothing has happened yet.
-    pub fn new(now: Instant) -> Self {
+    pub fn new(now: Moment) -> Self {
         Self { begun: now, slots: VecDeque::new() }
     }
 
     /// The number of the slot that `now` is in.
-    fn slot(&self, now: Instant) -> u64 {
-        now.saturating_duration_since(self.begun).as_secs() / SLOT.as_secs()
+    fn slot(&self, now: Moment) -> u64 {
+        (now - self.begun).as_secs() / SLOT.as_secs()
     }
 
     /// A call has ended.
-    pub fn record(&mut self, call: &Call, now: Instant) {
+    pub fn record(&mut self, call: &Call, now: Moment) {
         // Time may seem to go back by what two threads are apart.
         let slot = self.slot(now).max(self.slots.back().map_or(0, |(last, _)| *last));
         if self.slots.back().is_none_or(|(last, _)| *last < slot) {
@@ -113,7 +114,7 @@ impl HealthBook {
     }
 
     /// The last minutes, as they stand.
-    pub fn look(&self, now: Instant) -> Recent {
+    pub fn look(&self, now: Moment) -> Recent {
         let slot = self.slot(now);
         let since = |slots: u64| {
             let lately = self.slots.iter().filter(|(number, _)| number + slots > slot);
@@ -371,7 +372,7 @@ mod tests {
 
     #[test]
     fn what_is_old_is_forgotten_and_the_memory_is_bounded() {
-        let begun = Instant::now();
+        let begun = Moment::START;
         let mut book = HealthBook::new(begun);
         // A call a second for an hour, all of which fail but those of the last two minutes.
         for second in 0..3_600 {
@@ -392,7 +393,7 @@ mod tests {
 
     #[test]
     fn time_that_stands_still_or_goes_back_loses_no_call() {
-        let begun = Instant::now();
+        let begun = Moment::START;
         let mut book = HealthBook::new(begun + Duration::from_secs(100));
         book.record(&call(Outcome::Answered, 1), begun);
         book.record(&call(Outcome::Answered, 1), begun + Duration::from_secs(131));
@@ -402,7 +403,7 @@ mod tests {
 
     #[test]
     fn lanes_add_up_and_a_failure_is_no_measure_of_speed() {
-        let now = Instant::now();
+        let now = Moment::START;
         let (mut fast, mut slow) = (HealthBook::new(now), HealthBook::new(now));
         (0..10).for_each(|_| fast.record(&call(Outcome::Answered, 10), now));
         (0..10).for_each(|_| slow.record(&call(Outcome::Answered, 1_000), now));

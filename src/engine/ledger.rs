@@ -1,8 +1,9 @@
 //! What went through a lane: sums over its requests, and which of them the provider can have seen.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::gates::{Around, Later, TRANSIT};
+use super::moment::Moment;
 use super::paid::{Known, Paid};
 use super::sent::Sent;
 use crate::cost::Charge;
@@ -25,7 +26,7 @@ pub(super) struct Ledger {
     /// Everything that was ever granted, whatever became of it.
     ever: Charge,
     /// When the last two marks were made, at least [`SEEN_AFTER`] apart, and what had ever been granted before.
-    marks: [(Instant, Charge); 2],
+    marks: [(Moment, Charge); 2],
     /// What the requests under way were charged.
     under_way: Charge,
     /// What was reserved and not used, in all.
@@ -33,7 +34,7 @@ pub(super) struct Ledger {
     /// The squares of the tokens of every charge, to tell how much one differs from another.
     squares: f64,
     /// Refused requests, and when the last one was.
-    refused: (u64, Option<Instant>),
+    refused: (u64, Option<Moment>),
     sent: Sent,
     /// What the requests whose usage is known were charged at admission …
     pub(super) estimated: Charge,
@@ -41,8 +42,8 @@ pub(super) struct Ledger {
     pub(super) used: Charge,
     /// Attempts that were granted, less those that were never sent.
     pub(super) admitted: u64,
-    pub(super) first: Option<Instant>,
-    last: Option<Instant>,
+    pub(super) first: Option<Moment>,
+    last: Option<Moment>,
 }
 
 /// The sums as they stood when a request was granted: whatever its answer shows, the provider had seen what had ended by
@@ -56,7 +57,7 @@ pub(super) struct Standing {
 }
 
 impl Ledger {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Moment) -> Self {
         Self {
             granted: Paid::default(),
             done: Paid::default(),
@@ -78,7 +79,7 @@ impl Ledger {
     }
 
     #[inline]
-    pub(super) fn granted(&mut self, charge: &Charge, now: Instant) -> Standing {
+    pub(super) fn granted(&mut self, charge: &Charge, now: Moment) -> Standing {
         let [earlier, later] = &mut self.marks;
         if now >= later.0 + SEEN_AFTER {
             *earlier = std::mem::replace(later, (now, self.ever));
@@ -118,7 +119,7 @@ impl Ledger {
     }
 
     /// One that ended was refused: it took no tokens.
-    pub(super) fn refused(&mut self, charge: &Charge, tokens: &Charge, now: Instant) {
+    pub(super) fn refused(&mut self, charge: &Charge, tokens: &Charge, now: Moment) {
         self.granted.remove(tokens);
         self.done.add(&charge.minus(tokens));
         self.refused = (self.refused_lately(now) + 1, Some(now));
@@ -151,23 +152,22 @@ impl Ledger {
 
     /// From the first admission to the last.
     pub(super) fn span(&self) -> Duration {
-        self.last.zip(self.first).map_or(Duration::ZERO, |(last, first)| last.saturating_duration_since(first))
+        self.last.zip(self.first).map_or(Duration::ZERO, |(last, first)| last - first)
     }
 
     /// What was granted so lately that the provider may not have seen it.
-    pub(super) fn on_its_way(&self, now: Instant) -> Charge {
+    pub(super) fn on_its_way(&self, now: Moment) -> Charge {
         let [earlier, later] = &self.marks;
         let mark = if now >= later.0 + SEEN_AFTER { later } else { earlier };
         self.ever.minus(&mark.1).at_most(&self.under_way)
     }
 
     /// What is known of the requests around one of `sent` that was granted `then`. Where `idle`, nothing is under way.
-    pub(super) fn around(&self, sent: Instant, then: &Standing, idle: bool, now: Instant) -> Around {
-        let before = |at: Instant| at.checked_sub(TRANSIT).unwrap_or(at);
+    pub(super) fn around(&self, sent: Moment, then: &Standing, idle: bool, now: Moment) -> Around {
         let later = Later {
             surely: self.sent.after(sent + TRANSIT),
-            maybe: self.sent.after(before(sent)),
-            lately: self.sent.after(before(now)),
+            maybe: self.sent.after(sent - TRANSIT),
+            lately: self.sent.after(now - TRANSIT),
         };
         Around {
             sent,
@@ -180,9 +180,9 @@ impl Ledger {
         }
     }
 
-    fn refused_lately(&self, now: Instant) -> u64 {
+    fn refused_lately(&self, now: Moment) -> u64 {
         let (count, last) = self.refused;
-        if last.is_some_and(|last| now.saturating_duration_since(last) < REFUSALS) { count } else { 0 }
+        if last.is_some_and(|last| now - last < REFUSALS) { count } else { 0 }
     }
 }
 
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn what_was_granted_lately_and_has_not_ended_may_be_on_its_way() {
-        let start = Instant::now();
+        let start = Moment::START;
         let mut ledger = Ledger::new(start);
         let charge = Charge::tokens(10, 0);
         ledger.granted(&charge, start);
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn what_ended_after_a_request_was_granted_may_not_be_in_its_answer() {
-        let now = Instant::now();
+        let now = Moment::START;
         let mut ledger = Ledger::new(now);
         let (charge, used) = (Charge::tokens(10, 10), Charge::tokens(10, 4));
         ledger.granted(&charge, now);
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn refusals_are_forgotten() {
-        let now = Instant::now();
+        let now = Moment::START;
         let mut ledger = Ledger::new(now);
         let charge = Charge::tokens(10, 0);
         let tokens = Charge { requests: 0, ..charge };

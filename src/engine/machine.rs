@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -14,6 +14,7 @@ use super::forecast::{Forecast, Hold};
 use super::gate::{GateStatus, Source};
 use super::gates::{Gates, Overdrawn};
 use super::ledger::Ledger;
+use super::moment::Moment;
 use super::places::Places;
 use super::predict::{Guess, Predictions, Predictors};
 use super::queue::{Entry, Place, Queue};
@@ -67,11 +68,11 @@ const SCOUT: Duration = Duration::from_secs(10);
 /// The scheduler of one lane. `T` travels with a waiting request and comes back with its grant.
 ///
 /// ```
-/// use std::time::{Duration, Instant};
-/// use tollgate::engine::{Ask, End, Gates, Machine, Source, Submitted, Wake};
+/// use std::time::Duration;
+/// use tollgate::engine::{Ask, End, Gates, Machine, Moment, Source, Submitted, Wake};
 /// use tollgate::{Charge, Limit, Provider};
 ///
-/// let now = Instant::now();
+/// let now = Moment::START;
 /// let mut gates = Gates::new(Provider::Openai, Duration::ZERO);
 /// gates.set(&[(Limit::tpm(1_000), Source::Configured)], now);
 /// let mut lane = Machine::new(gates, now);
@@ -107,13 +108,13 @@ pub struct Machine<T> {
     in_flight: u32,
     arrivals: u64,
     ledger: Ledger,
-    paused_until: Option<Instant>,
+    paused_until: Option<Moment>,
     closed: bool,
 }
 
 impl<T> Machine<T> {
     /// A lane behind `gates`, without other bounds.
-    pub fn new(gates: Gates, now: Instant) -> Self {
+    pub fn new(gates: Gates, now: Moment) -> Self {
         Self {
             gates,
             queue: Queue::new(HashMap::new(), Duration::from_secs(60)),
@@ -143,7 +144,7 @@ impl<T> Machine<T> {
 
     /// Within that bound, as many requests under way as the server works on without a long queue; see [`Places`].
     #[must_use]
-    pub fn adaptive(mut self, now: Instant) -> Self {
+    pub fn adaptive(mut self, now: Moment) -> Self {
         self.places = self.places.adaptive(now);
         self
     }
@@ -176,7 +177,7 @@ impl<T> Machine<T> {
 
     /// Changes the limits; see [`Gates::set`]. Waiting requests that became too large
     /// are refused when their turn comes.
-    pub fn set_limits(&mut self, limits: &[(Limit, Source)], now: Instant) {
+    pub fn set_limits(&mut self, limits: &[(Limit, Source)], now: Moment) {
         self.gates.set(limits, now);
     }
 
@@ -184,7 +185,7 @@ impl<T> Machine<T> {
     ///
     /// # Errors
     /// The outer one as [`Machine::submit`], the inner one when it would have to wait.
-    pub fn try_submit(&mut self, ask: &Ask, now: Instant) -> Result<Result<Box<Grant>, Forecast>, Refusal> {
+    pub fn try_submit(&mut self, ask: &Ask, now: Moment) -> Result<Result<Box<Grant>, Forecast>, Refusal> {
         let charge = self.charge(ask);
         self.check_open(ask)?;
         self.check_deadline(ask, &charge, now)?;
@@ -201,7 +202,7 @@ impl<T> Machine<T> {
     ///
     /// # Errors
     /// When it can never pass, cannot meet its deadline, finds the queue full or the lane closed. Nothing is spent then.
-    pub fn submit(&mut self, ask: &Ask, payload: impl FnOnce() -> T, now: Instant) -> Result<Submitted, Refusal> {
+    pub fn submit(&mut self, ask: &Ask, payload: impl FnOnce() -> T, now: Moment) -> Result<Submitted, Refusal> {
         let charge = self.charge(ask);
         self.check_open(ask)?;
         self.check_deadline(ask, &charge, now)?;
@@ -223,7 +224,7 @@ impl<T> Machine<T> {
         };
         if let Some(deadline) = ask.deadline {
             let forecast = self.forecast_at(&place, &charge, now);
-            if forecast.starts_in > deadline.saturating_duration_since(now) {
+            if forecast.starts_in > deadline - now {
                 return Err(self.too_late(&forecast, now));
             }
         }
@@ -246,7 +247,7 @@ impl<T> Machine<T> {
 
     /// Hands out every request that may be sent now or has waited too long, and answers when to ask again; `None` means
     /// not before something happens.
-    pub fn poll(&mut self, now: Instant, out: &mut Vec<Wake<T>>) -> Option<Instant> {
+    pub fn poll(&mut self, now: Moment, out: &mut Vec<Wake<T>>) -> Option<Moment> {
         if let Some(refusal) = self.hopeless(now) {
             while let Some(entry) =
                 self.queue.next(now).map(|(place, _)| place).and_then(|place| self.queue.remove(&place))
@@ -260,7 +261,7 @@ impl<T> Machine<T> {
             self.queue.first_deadline().filter(|(deadline, _)| *deadline <= now || *deadline < shut_until).cloned()
         {
             let Some(entry) = self.queue.get(&place) else { break };
-            let (charge, waited) = (entry.charge, now.saturating_duration_since(entry.since));
+            let (charge, waited) = (entry.charge, now - entry.since);
             let forecast = self.forecast_at(&place, &charge, now);
             // On the deadline itself a request that fits still goes.
             if deadline == now && forecast.ahead == 0 && forecast.starts_in.is_zero() {
@@ -280,7 +281,7 @@ impl<T> Machine<T> {
         [wake, deadline, hopeless].into_iter().flatten().min()
     }
 
-    fn grant_due(&mut self, now: Instant, out: &mut Vec<Wake<T>>) -> Option<Instant> {
+    fn grant_due(&mut self, now: Moment, out: &mut Vec<Wake<T>>) -> Option<Moment> {
         while self.queue.len() > 0 {
             if let Err(until) = self.open(now) {
                 return until;
@@ -304,7 +305,7 @@ impl<T> Machine<T> {
 
     /// The request that goes next. A probe is made by one that has not tried yet, as long as there is one: a request that
     /// makes the provider fail must not keep the others from it.
-    fn front(&mut self, now: Instant) -> Option<(Place, Charge)> {
+    fn front(&mut self, now: Moment) -> Option<(Place, Charge)> {
         let mut aside = Vec::new();
         while self.breaker.is_open()
             && let Some((place, _)) = self.queue.next(now)
@@ -329,7 +330,7 @@ impl<T> Machine<T> {
     }
 
     /// Takes a grant back, corrects the books, and then takes the limits that the answer's headers show.
-    pub fn finish(&mut self, grant: Box<Grant>, end: End, readings: &[Reading], now: Instant) {
+    pub fn finish(&mut self, grant: Box<Grant>, end: End, readings: &[Reading], now: Moment) {
         let Grant { charge, at, test, ref guess, .. } = *grant;
         self.in_flight = self.in_flight.saturating_sub(1);
         self.ledger.ended(&charge);
@@ -377,23 +378,23 @@ impl<T> Machine<T> {
 
     /// The request of `grant`, which is about to be [finished](Machine::finish), was answered well.
     #[inline]
-    pub fn went_well(&mut self, grant: &Grant, end: End, now: Instant) {
+    pub fn went_well(&mut self, grant: &Grant, end: End, now: Moment) {
         let used = if let End::Used(used) = &end { Some(used) } else { None };
         self.ledger.went_well(&grant.charge, used);
         self.ceiling.went_well(grant.at, now);
         self.places.went_well(grant.at, used.map(|used| used.output_tokens), now);
-        self.breaker.answered(grant.number, Some(now.saturating_duration_since(grant.at)), now);
+        self.breaker.answered(grant.number, Some(now - grant.at), now);
     }
 
     /// The answer to `grant` has begun: the provider is back, if it was failing.
-    pub fn began(&mut self, grant: &Grant, now: Instant) {
+    pub fn began(&mut self, grant: &Grant, now: Moment) {
         if self.breaker.is_open() {
             self.breaker.answered(grant.number, None, now);
         }
     }
 
     /// The request of `grant`, which is about to be [finished](Machine::finish), failed.
-    pub fn failed(&mut self, grant: &Grant, failure: &Failure, now: Instant) {
+    pub fn failed(&mut self, grant: &Grant, failure: &Failure, now: Moment) {
         if let Some(hold) = failure.slow_down() {
             self.ceiling.slow_down(failure.class == Class::SlowDown, hold, grant.at, now);
         }
@@ -415,7 +416,7 @@ impl<T> Machine<T> {
     }
 
     /// When waiting will have lost its sense because the provider has been failing for so long; `None` while it does not.
-    pub fn hopeless_at(&self) -> Option<Instant> {
+    pub fn hopeless_at(&self) -> Option<Moment> {
         self.breaker.hopeless_at()
     }
 
@@ -428,7 +429,7 @@ impl<T> Machine<T> {
 
     /// Takes the limits that the headers of a running request show, as a stream sends them at its beginning. They only
     /// tighten, since the request's own end is still to come.
-    pub fn observe(&mut self, grant: &Grant, readings: &[Reading], now: Instant) {
+    pub fn observe(&mut self, grant: &Grant, readings: &[Reading], now: Moment) {
         let around = self.ledger.around(grant.at, &grant.then, false, now);
         self.gates.read(readings, &around, now);
     }
@@ -440,7 +441,7 @@ impl<T> Machine<T> {
 
     /// The provider refused a `charge` for a limit: everybody waits for that limit, and comes back one after another.
     /// Which limit it was may not be known; `used` is what the refusal says was used of it.
-    pub fn block(&mut self, named: Option<&Limit>, used: Option<u64>, charge: &Charge, wait: Duration, now: Instant) {
+    pub fn block(&mut self, named: Option<&Limit>, used: Option<u64>, charge: &Charge, wait: Duration, now: Moment) {
         let longest = named.map_or(DAY, |limit| limit.window.max(DAY));
         let wait = if wait <= longest { wait } else { LONGEST_PAUSE };
         if !self.gates.block(named, used, charge, wait, now) {
@@ -455,10 +456,10 @@ impl<T> Machine<T> {
         &mut self,
         failure: &Failure,
         charge: &Charge,
-        sent: Instant,
+        sent: Moment,
         default_wait: Duration,
-        now: Instant,
-    ) -> Option<Instant> {
+        now: Moment,
+    ) -> Option<Moment> {
         let used = failure.limit.and_then(|hit| hit.used);
         if let (Some(LimitHit { dimension, window: Some(window), limit, .. }), None) = (failure.limit, failure.wait)
             && window >= DAY
@@ -475,7 +476,7 @@ impl<T> Machine<T> {
     }
 
     /// A wait that has nothing to do with limits: nobody is sent before it is over.
-    pub fn pause(&mut self, wait: Duration, now: Instant) {
+    pub fn pause(&mut self, wait: Duration, now: Moment) {
         self.paused_until = self.paused_until.max(Some(now + wait.min(LONGEST_PAUSE)));
     }
 
@@ -483,7 +484,7 @@ impl<T> Machine<T> {
     ///
     /// # Errors
     /// When [`Machine::submit`] would refuse it.
-    pub fn try_forecast(&mut self, ask: &Ask, now: Instant) -> Result<Forecast, Refusal> {
+    pub fn try_forecast(&mut self, ask: &Ask, now: Moment) -> Result<Forecast, Refusal> {
         let charge = self.charge(ask);
         self.check_open(ask)?;
         self.check_deadline(ask, &charge, now)?;
@@ -492,25 +493,25 @@ impl<T> Machine<T> {
         if forecast.ahead > 0 || !forecast.starts_in.is_zero() {
             self.check_queue(ask, now)?;
         }
-        match ask.deadline.map(|deadline| deadline.saturating_duration_since(now)) {
+        match ask.deadline.map(|deadline| deadline - now) {
             Some(left) if forecast.starts_in > left => Err(self.too_late(&forecast, now)),
             _ => Ok(forecast),
         }
     }
 
-    fn forecast(&mut self, ask: &Ask, charge: &Charge, now: Instant) -> Forecast {
+    fn forecast(&mut self, ask: &Ask, charge: &Charge, now: Moment) -> Forecast {
         let newcomer = Place { priority: ask.priority, tenant: ask.tenant.clone(), arrival: u64::MAX };
         self.forecast_at(&newcomer, charge, now)
     }
 
     /// When a waiting request will start; `None` when it waits no longer.
-    pub fn explain(&mut self, ticket: &Ticket, now: Instant) -> Option<Forecast> {
+    pub fn explain(&mut self, ticket: &Ticket, now: Moment) -> Option<Forecast> {
         let charge = self.queue.get(&ticket.0)?.charge;
         Some(self.forecast_at(&ticket.0, &charge, now))
     }
 
     /// The lane as it stands.
-    pub fn status(&mut self, now: Instant) -> LaneStatus {
+    pub fn status(&mut self, now: Moment) -> LaneStatus {
         let binding = self.held_by(now);
         let predictions = self.predictors.record();
         let taken = self.ledger.taken(predictions.requests > 0);
@@ -532,13 +533,13 @@ impl<T> Machine<T> {
     }
 
     /// The limit that holds the request at the front.
-    pub(super) fn held_by(&mut self, now: Instant) -> Option<Limit> {
+    pub(super) fn held_by(&mut self, now: Moment) -> Option<Limit> {
         let charge = self.queue.next(now).map(|(_, entry)| entry.charge)?;
         self.gates.wait(&charge, now).map(|wait| wait.limit)
     }
 
     /// How the limits per day or longer stand.
-    pub(super) fn day_use(&mut self, now: Instant) -> DayUses {
+    pub(super) fn day_use(&mut self, now: Moment) -> DayUses {
         self.gates.day_use(now)
     }
 
@@ -585,8 +586,8 @@ impl<T> Machine<T> {
     }
 
     /// Whether its deadline is still to come.
-    fn check_deadline(&mut self, ask: &Ask, charge: &Charge, now: Instant) -> Result<(), Refusal> {
-        if ask.deadline.is_none_or(|deadline| now.saturating_duration_since(deadline) <= AT_ONCE) {
+    fn check_deadline(&mut self, ask: &Ask, charge: &Charge, now: Moment) -> Result<(), Refusal> {
+        if ask.deadline.is_none_or(|deadline| now - deadline <= AT_ONCE) {
             return Ok(());
         }
         let forecast = self.forecast(ask, charge, now);
@@ -602,7 +603,7 @@ impl<T> Machine<T> {
     }
 
     /// Whether it may wait. Who has a place already keeps it.
-    fn check_queue(&self, ask: &Ask, now: Instant) -> Result<(), Refusal> {
+    fn check_queue(&self, ask: &Ask, now: Moment) -> Result<(), Refusal> {
         match self.hopeless(now) {
             Some(refusal) => Err(refusal),
             None if ask.again.is_none() && self.queue.len() >= self.max_waiting => {
@@ -625,7 +626,7 @@ impl<T> Machine<T> {
         place: Place,
         charge: &Charge,
         guess: &Option<Arc<Guess>>,
-        now: Instant,
+        now: Moment,
     ) -> Result<Box<Grant>, Place> {
         let free = self.queue.len() == 0 && self.open(now).is_ok();
         let reserved = free.then(|| self.gates.reserve(charge, now));
@@ -636,7 +637,7 @@ impl<T> Machine<T> {
         }
     }
 
-    fn forecast_at(&mut self, place: &Place, charge: &Charge, now: Instant) -> Forecast {
+    fn forecast_at(&mut self, place: &Place, charge: &Charge, now: Moment) -> Forecast {
         let ahead = self.queue.ahead(place);
         let wait = self.gates.wait(&ahead.charge.plus(charge), now);
         let (held_by, held_until) = self.held(ahead.count, now);
@@ -649,24 +650,24 @@ impl<T> Machine<T> {
         }
     }
 
-    fn too_late(&self, forecast: &Forecast, now: Instant) -> Refusal {
+    fn too_late(&self, forecast: &Forecast, now: Moment) -> Refusal {
         let open = self.breaker_open(now).filter(|_| forecast.held_by == Some(Hold::Breaker));
         open.unwrap_or(Refusal::Deadline { starts_in: forecast.starts_in, binding: forecast.binding })
     }
 
     /// The refusal of everybody once the provider has been failing for longer than anybody waits.
-    fn hopeless(&self, now: Instant) -> Option<Refusal> {
+    fn hopeless(&self, now: Moment) -> Option<Refusal> {
         self.breaker_open(now).filter(|_| self.breaker.hopeless_at().is_some_and(|at| at <= now))
     }
 
-    fn breaker_open(&self, now: Instant) -> Option<Refusal> {
+    fn breaker_open(&self, now: Moment) -> Option<Refusal> {
         let BreakerStatus { last, probe_in, .. } = self.breaker.status(now)?;
-        let pause = self.paused_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
+        let pause = self.paused_until.map_or(Duration::ZERO, |until| until - now);
         Some(Refusal::BreakerOpen { last, probe_in: probe_in.max(pause) })
     }
 
     /// What besides the limits holds a request with so many `ahead` longest, and until when.
-    fn held(&self, ahead: usize, now: Instant) -> (Hold, Instant) {
+    fn held(&self, ahead: usize, now: Moment) -> (Hold, Moment) {
         let before = u64::from(self.in_flight) + ahead as u64;
         let ceiling = self.ceiling.ready_at(ahead as u64 + 1, before == 0, now);
         let ends = self.places.limit().map_or(0, |places| (before + 1).saturating_sub(places.into()));
@@ -687,7 +688,7 @@ impl<T> Machine<T> {
     /// # Errors
     /// With when to ask again, if that is not when something ends.
     #[inline]
-    pub fn open(&mut self, now: Instant) -> Result<(), Option<Instant>> {
+    pub fn open(&mut self, now: Moment) -> Result<(), Option<Moment>> {
         if !self.places.free(self.in_flight) {
             return Err(None);
         }
@@ -699,7 +700,7 @@ impl<T> Machine<T> {
     }
 
     /// With no limit known, one request goes ahead to see what its answer tells. Until when the others wait for it.
-    fn scouted_until(&self, now: Instant) -> Option<Instant> {
+    fn scouted_until(&self, now: Moment) -> Option<Moment> {
         let until = self.ledger.first.filter(|_| self.gates.expects_limits() && self.in_flight > 0)? + SCOUT;
         (now < until).then_some(until)
     }
@@ -711,7 +712,7 @@ impl<T> Machine<T> {
         charge: Charge,
         guess: Option<Arc<Guess>>,
         test: Overdrawn,
-        now: Instant,
+        now: Moment,
     ) -> Box<Grant> {
         self.in_flight += 1;
         self.places.taken(self.in_flight);
@@ -729,13 +730,15 @@ impl<T> Machine<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
     use crate::providers::Provider;
 
     const SECOND: Duration = Duration::from_secs(1);
 
     /// One request a minute, and two may wait.
-    fn lane(now: Instant) -> Machine<()> {
+    fn lane(now: Moment) -> Machine<()> {
         let mut gates = Gates::new(Provider::Openai, Duration::ZERO);
         gates.set(&[(Limit::rpm(1), Source::Configured)], now);
         Machine::new(gates, now).bounded(None, 2)
@@ -745,14 +748,14 @@ mod tests {
         Ask { charge: Charge::tokens(1, 1), ..Ask::default() }
     }
 
-    fn granted(lane: &mut Machine<()>, now: Instant) -> Box<Grant> {
+    fn granted(lane: &mut Machine<()>, now: Moment) -> Box<Grant> {
         let Ok(Submitted::Granted(grant)) = lane.submit(&ask(), || (), now) else { panic!("it fits") };
         grant
     }
 
     #[test]
     fn who_has_a_place_keeps_it_though_the_queue_is_full() {
-        let now = Instant::now();
+        let now = Moment::START;
         let mut lane = lane(now);
         let grant = granted(&mut lane, now);
         let again = Some(grant.ticket().clone());
@@ -766,7 +769,7 @@ mod tests {
 
     #[test]
     fn a_forecast_knows_that_the_queue_is_full() {
-        let now = Instant::now();
+        let now = Moment::START;
         let mut lane = lane(now);
         assert!(lane.try_forecast(&ask(), now).is_ok());
         let _grant = granted(&mut lane, now);
@@ -779,7 +782,7 @@ mod tests {
 
     #[test]
     fn what_is_not_granted_earns_no_retry() {
-        let now = Instant::now();
+        let now = Moment::START;
         let (mut busy, mut quiet) = (lane(now), lane(now));
         let _grants = [granted(&mut busy, now), granted(&mut quiet, now)];
         (0..1_000).for_each(|_| assert!(busy.try_submit(&ask(), now).unwrap().is_err()));
@@ -795,14 +798,14 @@ mod tests {
 
     fn hour() -> Machine<()> {
         let mut gates = Gates::new(Provider::Openai, Duration::ZERO);
-        gates.set(&[(Limit::rpm(1), Source::Configured)], Instant::now());
-        Machine::new(gates, Instant::now())
+        gates.set(&[(Limit::rpm(1), Source::Configured)], Moment::START);
+        Machine::new(gates, Moment::START)
     }
 
     #[test]
     fn a_deadline_is_checked_without_a_look_at_every_tenant() {
         let enqueue = |tenants: u64| {
-            let (mut lane, now) = (hour(), Instant::now());
+            let (mut lane, now) = (hour(), Moment::START);
             let start = Instant::now();
             for tenant in 0..tenants {
                 let tenant = tenant.to_string().into();
@@ -818,7 +821,7 @@ mod tests {
     #[test]
     fn expiring_takes_no_look_at_everybody_before() {
         let expire = |waiting: u64| {
-            let (mut lane, now) = (hour(), Instant::now());
+            let (mut lane, now) = (hour(), Moment::START);
             lane.pause(SECOND * 1_800, now);
             for left in (0..waiting).rev() {
                 // Later arrivals have earlier deadlines.
@@ -836,7 +839,7 @@ mod tests {
 
     #[test]
     fn a_wait_that_cannot_be_meant_is_an_hour() {
-        let now = Instant::now();
+        let now = Moment::START;
         let century = SECOND * 3_000_000_000;
         let starts_in = |lane: &mut Machine<()>| lane.try_forecast(&ask(), now).unwrap().starts_in;
         let mut paused = lane(now);

@@ -4,7 +4,9 @@
 //! take longer. So the number follows the time that answers take, against the best that was seen: additive increase,
 //! multiplicative decrease.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use super::moment::Moment;
 
 /// Answers may take this many times the best time. A server of `n` slots then has about `n` requests at work and as many
 /// that wait for them: it never idles, and nobody waits longer there than the work takes.
@@ -20,12 +22,12 @@ const QUARTER: u32 = 4;
 /// The bound on what is under way.
 ///
 /// ```
-/// use std::time::{Duration, Instant};
-/// use tollgate::engine::Places;
+/// use std::time::Duration;
+/// use tollgate::engine::{Moment, Places};
 ///
 /// assert!(Places::new(Some(8)).free(7) && !Places::new(Some(8)).free(8));
 /// assert_eq!(Places::new(None).limit(), None);
-/// let adaptive = Places::new(Some(8)).adaptive(Instant::now());
+/// let adaptive = Places::new(Some(8)).adaptive(Moment::START);
 /// assert_eq!(adaptive.limit(), Some(1), "nothing is known of the server yet");
 /// ```
 #[derive(Debug)]
@@ -51,7 +53,7 @@ struct Adaptive {
 /// Answers to requests that were sent since the number last changed.
 #[derive(Debug)]
 struct Round {
-    since: Instant,
+    since: Moment,
     answers: u32,
     time: Duration,
     tokens: u64,
@@ -60,7 +62,7 @@ struct Round {
 }
 
 impl Round {
-    fn new(since: Instant) -> Self {
+    fn new(since: Moment) -> Self {
         Self { since, answers: 0, time: Duration::ZERO, tokens: 0, full: false }
     }
 }
@@ -73,7 +75,7 @@ impl Places {
 
     /// As many as the server can work on, and not more than before.
     #[must_use]
-    pub fn adaptive(self, now: Instant) -> Self {
+    pub fn adaptive(self, now: Moment) -> Self {
         let adaptive = Adaptive { limit: 1, doubles: true, best: None, round: Round::new(now), age: 0, resume: None };
         Self { adaptive: Some(adaptive), ..self }
     }
@@ -96,14 +98,14 @@ impl Places {
     }
 
     /// A request that was sent at `sent` was answered well; `tokens` of output, if that is known.
-    pub fn went_well(&mut self, sent: Instant, tokens: Option<u64>, now: Instant) {
+    pub fn went_well(&mut self, sent: Moment, tokens: Option<u64>, now: Moment) {
         let Some(adaptive) = &mut self.adaptive else { return };
         let round = &mut adaptive.round;
         if sent < round.since {
             return;
         }
         round.answers += 1;
-        round.time += now.saturating_duration_since(sent);
+        round.time += now - sent;
         round.tokens += tokens.unwrap_or(1).max(1);
         if round.answers >= adaptive.limit.max(FEWEST) {
             adaptive.turn(now);
@@ -111,7 +113,7 @@ impl Places {
     }
 
     /// A request that was sent at `sent` met a server that has too much to do, or no answer at all.
-    pub fn overloaded(&mut self, sent: Instant, now: Instant) {
+    pub fn overloaded(&mut self, sent: Moment, now: Moment) {
         if let Some(adaptive) = self.adaptive.as_mut().filter(|adaptive| sent >= adaptive.round.since) {
             adaptive.shrink(2);
             adaptive.round = Round::new(now);
@@ -120,7 +122,7 @@ impl Places {
 }
 
 impl Adaptive {
-    fn turn(&mut self, now: Instant) {
+    fn turn(&mut self, now: Moment) {
         let round = std::mem::replace(&mut self.round, Round::new(now));
         let mean = round.time / u32::try_from(round.tokens).unwrap_or(u32::MAX).max(1);
         if let Some(limit) = self.resume.take() {
@@ -166,9 +168,9 @@ mod tests {
         slots: usize,
         per_token: Duration,
         sizes: &[u64],
-        from: Instant,
-    ) -> (f64, f64, Instant) {
-        let (mut now, mut in_flight) = (from, Vec::<(Instant, Instant, u64)>::new());
+        from: Moment,
+    ) -> (f64, f64, Moment) {
+        let (mut now, mut in_flight) = (from, Vec::<(Moment, Moment, u64)>::new());
         let mut free = vec![from; slots];
         let (mut worked, mut waited) = (Duration::ZERO, Duration::ZERO);
         for size in sizes {
@@ -197,7 +199,7 @@ mod tests {
     #[test]
     fn a_server_that_queues_is_kept_busy_without_a_long_queue() {
         for slots in [1, 8, 64] {
-            let now = Instant::now();
+            let now = Moment::START;
             let mut places = Places::new(None).adaptive(now);
             let (_, _, now) = serve(&mut places, slots, ms(10), &sizes(slots * 400), now);
             let (used, queue, _) = serve(&mut places, slots, ms(10), &sizes(slots * 400), now);
@@ -208,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_server_that_became_slower_or_smaller_is_learned_anew() {
-        let now = Instant::now();
+        let now = Moment::START;
         let mut places = Places::new(None).adaptive(now);
         let (_, _, now) = serve(&mut places, 32, ms(5), &sizes(10_000), now);
         let (_, _, now) = serve(&mut places, 4, ms(20), &sizes(5_000), now);
@@ -218,7 +220,7 @@ mod tests {
 
     #[test]
     fn overload_shrinks_it_once_a_burst_and_never_to_nothing() {
-        let now = Instant::now();
+        let now = Moment::START;
         let mut places = Places::new(Some(1_000)).adaptive(now);
         let (_, _, now) = serve(&mut places, 64, ms(10), &sizes(20_000), now);
         let before = places.limit().unwrap();
@@ -231,7 +233,7 @@ mod tests {
 
     #[test]
     fn what_is_not_used_does_not_grow_and_the_set_number_stays_the_most() {
-        let now = Instant::now();
+        let now = Moment::START;
         let mut places = Places::new(Some(3)).adaptive(now);
         for n in 0..100 {
             let sent = now + n * ms(100);

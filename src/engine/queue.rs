@@ -12,10 +12,11 @@ use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map};
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::moment::Moment;
 use super::predict::Guess;
 use super::served::{Bend, Growth, Served};
 use super::tenant::Tenant;
@@ -51,8 +52,8 @@ pub(super) struct Entry<T> {
     pub(super) charge: Charge,
     /// Where the charge is a guess: what to make a better one of when its turn comes.
     pub(super) guess: Option<Arc<Guess>>,
-    pub(super) since: Instant,
-    pub(super) deadline: Option<Instant>,
+    pub(super) since: Moment,
+    pub(super) deadline: Option<Moment>,
     pub(super) payload: T,
 }
 
@@ -70,7 +71,7 @@ pub(super) struct Place {
 pub(super) struct Queue<T> {
     levels: BTreeMap<Priority, Level<T>>,
     weights: HashMap<Tenant, u32>,
-    deadlines: BTreeSet<(Instant, Place)>,
+    deadlines: BTreeSet<(Moment, Place)>,
     len: usize,
     ageing: Duration,
     grants_since_aged: u32,
@@ -153,14 +154,14 @@ impl<T> Queue<T> {
     }
 
     /// The request that goes next.
-    pub(super) fn next(&self, now: Instant) -> Option<(Place, &Entry<T>)> {
+    pub(super) fn next(&self, now: Moment) -> Option<(Place, &Entry<T>)> {
         let mut levels = self.levels.iter().rev();
         let (priority, level) = levels.next()?;
         let mut first = (*priority, level.next()?);
         if self.grants_since_aged >= AGED_TURN {
             let aged = levels
                 .filter_map(|(priority, level)| Some((*priority, level.next()?)))
-                .filter(|(_, (_, _, entry))| now.saturating_duration_since(entry.since) >= self.ageing)
+                .filter(|(_, (_, _, entry))| now - entry.since >= self.ageing)
                 .min_by_key(|(_, (_, _, entry))| entry.since);
             first = aged.unwrap_or(first);
         }
@@ -177,7 +178,7 @@ impl<T> Queue<T> {
     }
 
     /// The next deadline and whose it is.
-    pub(super) fn first_deadline(&self) -> Option<&(Instant, Place)> {
+    pub(super) fn first_deadline(&self) -> Option<&(Moment, Place)> {
         self.deadlines.first()
     }
 
@@ -398,14 +399,14 @@ mod tests {
 
     struct Bench {
         queue: Queue<u64>,
-        now: Instant,
+        now: Moment,
         arrivals: u64,
     }
 
     impl Bench {
         fn new(weights: &[(&str, u32)]) -> Self {
             let weights = weights.iter().map(|(name, weight)| ((*name).into(), *weight)).collect();
-            Self { queue: Queue::new(weights, Duration::from_secs(60)), now: Instant::now(), arrivals: 0 }
+            Self { queue: Queue::new(weights, Duration::from_secs(60)), now: Moment::START, arrivals: 0 }
         }
 
         fn add(&mut self, priority: Priority, tenant: &str, tokens: u64) -> u64 {

@@ -1,6 +1,8 @@
 //! How often something happens, lately.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use super::moment::Moment;
 
 /// The time that one of the two counts covers.
 const TURN: Duration = Duration::from_secs(30);
@@ -9,19 +11,19 @@ const TURN: Duration = Duration::from_secs(30);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rate {
     /// Since when anything is known; rates of a new lane are those of its own time.
-    began: Option<Instant>,
-    turned: Instant,
+    began: Option<Moment>,
+    turned: Moment,
     before: u64,
     current: u64,
 }
 
 impl Rate {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Moment) -> Self {
         Self { began: None, turned: now, before: 0, current: 0 }
     }
 
     #[inline]
-    pub(super) fn count(&mut self, now: Instant) {
+    pub(super) fn count(&mut self, now: Moment) {
         self.turn(now);
         self.began.get_or_insert(now);
         self.current += 1;
@@ -34,18 +36,18 @@ impl Rate {
     }
 
     /// The mean time between two events; `None` if there were none.
-    pub(super) fn gap(&self, now: Instant) -> Option<Duration> {
+    pub(super) fn gap(&self, now: Moment) -> Option<Duration> {
         let mut rate = *self;
         rate.turn(now);
         let count = rate.before + rate.current;
-        let since = self.began?.max(rate.turned.checked_sub(TURN).unwrap_or(rate.turned));
+        let since = self.began?.max(rate.turned - TURN);
         // A second at least: a burst of answers within a millisecond is no rate.
-        let span = now.saturating_duration_since(since).max(Duration::from_secs(1));
+        let span = (now - since).max(Duration::from_secs(1));
         (count > 0).then(|| span / u32::try_from(count).unwrap_or(u32::MAX))
     }
 
     #[inline]
-    fn turn(&mut self, now: Instant) {
+    fn turn(&mut self, now: Moment) {
         let turn = self.turned + TURN;
         if now < turn {
             return;
@@ -69,7 +71,7 @@ mod tests {
 
     #[test]
     fn a_steady_stream_is_measured_from_its_beginning_on() {
-        let start = Instant::now();
+        let start = Moment::START;
         let mut rate = Rate::new(start);
         assert_eq!(rate.gap(start), None);
         let mut now = start + 600 * TURN;
@@ -83,7 +85,7 @@ mod tests {
 
     #[test]
     fn time_that_is_skipped_changes_no_rate() {
-        let start = Instant::now();
+        let start = Moment::START;
         let mut rate = Rate::new(start);
         (0..100).for_each(|event| rate.count(start + event * ms(100)));
         let (end, pause) = (start + 10 * Duration::from_secs(1), 100 * TURN);
@@ -95,7 +97,7 @@ mod tests {
 
     #[test]
     fn a_burst_counts_over_a_second_and_a_quiet_minute_is_forgotten() {
-        let now = Instant::now();
+        let now = Moment::START;
         let mut rate = Rate::new(now);
         (0..50).for_each(|_| rate.count(now));
         assert_eq!(rate.gap(now), Some(ms(20)));

@@ -1,8 +1,9 @@
 //! The books of a limit that refills continuously: one bucket, kept by every rule at once.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::bucket::Bucket;
+use super::moment::Moment;
 use super::sight::{Sight, Unseen, Verdict};
 use crate::providers::{Amounts, Rule, Rules};
 
@@ -37,7 +38,7 @@ impl Tat {
 }
 
 impl Refill {
-    pub(super) fn new(amount: u64, window: Duration, rules: Rules, margin: Duration, now: Instant) -> Self {
+    pub(super) fn new(amount: u64, window: Duration, rules: Rules, margin: Duration, now: Moment) -> Self {
         let bucket = Bucket::new(amount, window, now).with_margin(margin);
         Self { tats: [Tat { at: bucket.tat(), ..Tat::default() }; Rule::ALL.len()], bucket, rules }
     }
@@ -47,7 +48,7 @@ impl Refill {
     }
 
     #[inline]
-    pub(super) fn fits(&mut self, amounts: &Amounts, rules: Rules, now: Instant) -> bool {
+    pub(super) fn fits(&mut self, amounts: &Amounts, rules: Rules, now: Moment) -> bool {
         // Whoever comes to the latest TAT binds; the others fit where that does, if a full bucket holds them.
         let (mut largest, mut latest, mut binding) = (0, 0, (0, 0));
         for rule in rules.iter() {
@@ -64,7 +65,7 @@ impl Refill {
         largest <= self.bucket.amount() && self.bucket.fits(n, now)
     }
 
-    pub(super) fn charge(&mut self, amounts: &Amounts, now: Instant) {
+    pub(super) fn charge(&mut self, amounts: &Amounts, now: Moment) {
         let clock = self.bucket.clock_up(now);
         for rule in self.rules.iter() {
             if amounts[rule] > 0 {
@@ -75,7 +76,7 @@ impl Refill {
 
     /// Gives back what never reached the provider, whose bucket may have been full without it when others were charged
     /// `since`, and did not refill as this one did. Where there were none, it has been full for as long as before.
-    pub(super) fn refund(&mut self, amounts: &Amounts, since: &Amounts, now: Instant) {
+    pub(super) fn refund(&mut self, amounts: &Amounts, since: &Amounts, now: Moment) {
         for rule in self.rules.iter().filter(|rule| amounts[*rule] > 0) {
             self.give_back(rule, amounts[rule], since[rule], now);
             let tat = &mut self.tats[rule as usize];
@@ -87,13 +88,13 @@ impl Refill {
 
     /// Gives `n` back by a rule that settles. What was charged `later`, or may reach the provider after its own refund, it
     /// may take from a bucket that was full by then and did not hold all that came back: so much stays charged.
-    pub(super) fn give_back(&mut self, rule: Rule, n: u64, later: u64, now: Instant) {
+    pub(super) fn give_back(&mut self, rule: Rule, n: u64, later: u64, now: Moment) {
         let tat = &mut self.tats[rule as usize].at;
         let floor = if later > 0 { self.bucket.tat_of(later, now).min(*tat) } else { 0 };
         *tat = tat.saturating_sub(self.bucket.in_units(n)).max(floor);
     }
 
-    pub(super) fn ready_at(&mut self, amounts: &Amounts, rules: Rules, now: Instant) -> Instant {
+    pub(super) fn ready_at(&mut self, amounts: &Amounts, rules: Rules, now: Moment) -> Moment {
         let ready = |rule| {
             self.bucket.set_tat(self.tat(rule));
             self.bucket.ready_at(amounts[rule], now)
@@ -102,17 +103,17 @@ impl Refill {
     }
 
     /// What is missing by `rule`; more than the amount in debt.
-    pub(super) fn used(&self, rule: Rule, now: Instant) -> u64 {
+    pub(super) fn used(&self, rule: Rule, now: Moment) -> u64 {
         self.bucket.tokens(self.tat(rule).saturating_sub(self.bucket.clock_up(now)))
     }
 
-    pub(super) fn full_at(&mut self, rule: Rule, now: Instant) -> Instant {
+    pub(super) fn full_at(&mut self, rule: Rule, now: Moment) -> Moment {
         self.bucket.set_tat(self.tat(rule));
         self.bucket.full_at(now)
     }
 
     /// Lowers every book so that `amounts` do not fit before `at`.
-    pub(super) fn hold(&mut self, amounts: &Amounts, at: Instant) {
+    pub(super) fn hold(&mut self, amounts: &Amounts, at: Moment) {
         for (tat, rule) in self.tats.iter_mut().zip(Rule::ALL) {
             self.bucket.set_tat(tat.at);
             self.bucket.hold(amounts[rule].min(self.bucket.amount()), at);
@@ -122,7 +123,7 @@ impl Refill {
 
     /// Lowers the books of `rules` to at least `used`, as it was at `at`; that of real usage to what is left of it after
     /// `given_back`.
-    pub(super) fn tighten(&mut self, rules: Rules, used: u64, given_back: u64, at: Instant) {
+    pub(super) fn tighten(&mut self, rules: Rules, used: u64, given_back: u64, at: Moment) {
         for rule in rules.iter() {
             let used = if Rules::SETTLED.contains(rule) { used.saturating_sub(given_back) } else { used };
             let tat = &mut self.tats[rule as usize].at;
@@ -131,12 +132,12 @@ impl Refill {
     }
 
     /// The provider's number is the truth: nothing is under way.
-    pub(super) fn set_used(&mut self, used: u64, now: Instant) {
+    pub(super) fn set_used(&mut self, used: u64, now: Moment) {
         let at = self.bucket.tat_of(used, now);
         self.tats.iter_mut().for_each(|tat| tat.at = at);
     }
 
-    pub(super) fn resize(&mut self, amount: u64, window: Duration, now: Instant) {
+    pub(super) fn resize(&mut self, amount: u64, window: Duration, now: Moment) {
         let new = self.bucket.resized(amount, window, now);
         let restarted = new.clock_up(now);
         self.tats = Rule::ALL.map(|rule| {
@@ -211,19 +212,19 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     /// A bucket of one a second.
-    fn book(now: Instant) -> Refill {
+    fn book(now: Moment) -> Refill {
         Refill::new(60, MINUTE, Rules::ALL, Duration::ZERO, now)
     }
 
     #[test]
     fn a_reset_tells_parts_of_a_request_that_its_number_does_not() {
-        let book = book(Instant::now());
+        let book = book(Moment::START);
         let explains = |used, ms| book.explains_reset(used, Duration::from_millis(ms), Sight::tolerance(SECOND));
         assert!(explains(1, 1_000) && explains(1, 100) && explains(20, 19_050) && explains(0, 900));
         assert!(!explains(1, 40_000) && !explains(30, 20_000));
     }
 
-    fn sight(used: u64, earliest: Instant, latest: Instant) -> Sight {
+    fn sight(used: u64, earliest: Moment, latest: Moment) -> Sight {
         Sight { used, noise: 0, reset: None, between: (earliest, latest), earliest, latest }
     }
 
@@ -233,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_number_fits_between_what_may_and_what_must_be_in_it_whenever_it_was_written() {
-        let now = Instant::now();
+        let now = Moment::START;
         let mut book = book(now);
         book.charge(&Amounts::all(30), now);
         let judged = |used| verdict(&book, Rule::Tokens, &sight(used, now, now + 4 * SECOND), 2, 10);
@@ -242,7 +243,7 @@ mod tests {
 
     #[test]
     fn what_is_found_full_meanwhile_convicts_nobody() {
-        let now = Instant::now();
+        let now = Moment::START;
         let mut book = book(now);
         book.charge(&Amounts::all(2), now);
         // It is full again after two seconds: what the arrival times differ by is eight seconds of rest and one request.
@@ -257,7 +258,7 @@ mod tests {
 
     #[test]
     fn an_old_number_takes_back_nothing_that_was_given_back_since() {
-        let now = Instant::now();
+        let now = Moment::START;
         let mut book = book(now);
         book.charge(&Amounts::all(30), now);
         book.give_back(Rule::Usage, 10, 0, now);
@@ -271,7 +272,7 @@ mod tests {
 
     #[test]
     fn what_may_still_be_on_its_way_is_not_given_back_twice() {
-        let now = Instant::now();
+        let now = Moment::START;
         let mut book = book(now);
         book.charge(&Amounts::all(30), now);
         book.give_back(Rule::Usage, 25, 12, now);
@@ -280,7 +281,7 @@ mod tests {
 
     #[test]
     fn a_request_that_was_never_sent_leaves_a_full_bucket_as_it_was() {
-        let now = Instant::now();
+        let now = Moment::START;
         let all = |n| Amounts::all(n);
         let mut book = Refill::new(60, MINUTE, Rules::ALL, SECOND / 2, now);
         book.charge(&all(20), now + MINUTE);
@@ -290,7 +291,7 @@ mod tests {
 
     #[test]
     fn what_seemed_to_refill_while_an_unsent_request_was_held_is_not_kept() {
-        let now = Instant::now();
+        let now = Moment::START;
         let all = |n| Amounts::all(n);
         let mut book = book(now);
         book.charge(&all(20), now);
@@ -301,7 +302,7 @@ mod tests {
 
     #[test]
     fn each_rule_has_its_own_books_and_the_dearest_decides() {
-        let now = Instant::now();
+        let now = Moment::START;
         let mut book = book(now);
         let mut amounts = Amounts::all(10);
         amounts[Rule::LargerPlusCap] = 40;
@@ -313,7 +314,7 @@ mod tests {
 
     #[test]
     fn another_size_keeps_what_is_missing_by_every_rule() {
-        let now = Instant::now();
+        let now = Moment::START;
         let mut book = book(now);
         book.charge(&Amounts::all(30), now);
         book.give_back(Rule::Usage, 10, 0, now);

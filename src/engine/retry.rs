@@ -1,10 +1,11 @@
 //! When a failed attempt is made again: backoff, and a budget that keeps retries from becoming the load.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::bucket::Bucket;
+use super::moment::Moment;
 
 /// How often and how fast failed attempts are repeated.
 ///
@@ -87,7 +88,7 @@ impl RetryBudget {
     const EARNED_TENTHS: u64 = 5;
 
     /// A budget with its reserve.
-    pub fn new(now: Instant) -> Self {
+    pub fn new(now: Moment) -> Self {
         let mut tenths = Bucket::new(Self::MOST * 10, Duration::from_secs(Self::MOST / Self::PER_SECOND), now);
         tenths.charge((Self::MOST - Self::RESERVE) * 10, now);
         Self { tenths }
@@ -99,7 +100,7 @@ impl RetryBudget {
     }
 
     /// Takes one retry and says how long to wait for it.
-    pub fn spend(&mut self, now: Instant) -> Duration {
+    pub fn spend(&mut self, now: Moment) -> Duration {
         let wait = self.tenths.ready_at(10, now) - now;
         self.tenths.charge(10, now);
         wait
@@ -151,7 +152,7 @@ mod tests {
 
     #[test]
     fn retries_beyond_the_reserve_are_paced_and_earned_by_requests() {
-        let now = Instant::now();
+        let now = Moment::START;
         let mut budget = RetryBudget::new(now);
         let waits: Vec<_> = (0..120).map(|_| budget.spend(now)).collect();
         assert!(waits[..100].iter().all(Duration::is_zero));

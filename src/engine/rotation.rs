@@ -1,18 +1,16 @@
 //! Which keys of an account may be used, and whose turn it is.
 
-use std::time::Instant;
-
+use super::moment::Moment;
 use super::route::weight;
 use crate::providers::Failure;
 
 /// An account and its keys: who is in the rotation, and who left it until when.
 ///
 /// ```
-/// use std::time::Instant;
-/// use tollgate::engine::{Member, Out, Rotation};
+/// use tollgate::engine::{Member, Moment, Out, Rotation};
 /// use tollgate::providers::{Observation, Provider, classify};
 ///
-/// let now = Instant::now();
+/// let now = Moment::START;
 /// let why = classify(Provider::Openai, 401, &Observation::default(), b"{}");
 /// let mut rotation = Rotation::new(2);
 /// assert!(rotation.take_out(Member::Key(0), Out { why, until: None }));
@@ -41,7 +39,7 @@ pub struct Out {
     /// The provider's answer.
     pub why: Failure,
     /// When it returns by itself; `None`: not before [`Rotation::restore`].
-    pub until: Option<Instant>,
+    pub until: Option<Moment>,
 }
 
 impl Rotation {
@@ -96,7 +94,7 @@ impl Rotation {
     }
 
     /// Lets those return whose time has come, and names them.
-    pub fn returned(&mut self, now: Instant) -> Vec<Member> {
+    pub fn returned(&mut self, now: Moment) -> Vec<Member> {
         self.let_in(|out| out.until.is_some_and(|until| until <= now))
     }
 
@@ -124,7 +122,7 @@ mod tests {
     use super::*;
     use crate::providers::{Observation, Provider, classify};
 
-    fn out(until: Option<Instant>) -> Out {
+    fn out(until: Option<Moment>) -> Out {
         Out { why: classify(Provider::Openai, 401, &Observation::default(), b"{}"), until }
     }
 
@@ -153,7 +151,7 @@ mod tests {
 
     #[test]
     fn whoever_left_returns_at_its_time_or_when_restored_and_not_before() {
-        let now = Instant::now();
+        let now = Moment::START;
         let hour = Duration::from_secs(3_600);
         let mut rotation = Rotation::new(2);
         rotation.take_out(Member::Account, out(Some(now + hour)));

@@ -1,7 +1,8 @@
 //! What one answer shows of one limit, and how it can be held against a book.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::moment::Moment;
 use crate::providers::{Amounts, Rule, Rules};
 
 /// The server's number for one limit, and when it can have been written down.
@@ -14,10 +15,10 @@ pub(super) struct Sight {
     /// The time until full again, or until the window ends.
     pub(super) reset: Option<Duration>,
     /// When the request was sent, and when the answer came: whatever is believed of its stamp, it lies between.
-    pub(super) between: (Instant, Instant),
+    pub(super) between: (Moment, Moment),
     /// The earliest and the latest instant at which the number was written down.
-    pub(super) earliest: Instant,
-    pub(super) latest: Instant,
+    pub(super) earliest: Moment,
+    pub(super) latest: Moment,
 }
 
 impl Sight {

@@ -1,11 +1,12 @@
 //! What a lane is watched for: how much of its day limits is used, and how long its queue is.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
 use super::change::Change;
 use super::machine::Machine;
+use super::moment::Moment;
 use crate::cost::{Dimension, Limit};
 
 /// What was told of a lane, so that nothing is told twice. What goes up and down around a threshold is one rise: it is told
@@ -59,7 +60,7 @@ impl Watch {
     }
 
     /// Looks at those limits, and adds what is to be told.
-    pub(crate) fn day_limits<T>(&mut self, machine: &mut Machine<T>, now: Instant, changes: &mut Vec<Change>) {
+    pub(crate) fn day_limits<T>(&mut self, machine: &mut Machine<T>, now: Moment, changes: &mut Vec<Change>) {
         for DayUse { limit, used, blocked } in machine.day_use(now) {
             let percent = u64::try_from(u128::from(used) * 100 / u128::from(limit.amount.max(1))).unwrap_or(u64::MAX);
             let gone = percent >= 100 || blocked || (percent >= REST && machine.held_by(now) == Some(limit));
@@ -96,7 +97,7 @@ mod tests {
     use crate::engine::{Ask, End, Gates, Source, Submitted};
     use crate::providers::Provider;
 
-    fn lane(tpd: u64, now: Instant) -> Machine<()> {
+    fn lane(tpd: u64, now: Moment) -> Machine<()> {
         let mut gates = Gates::new(Provider::Openai, Duration::ZERO);
         gates.set(&[(Limit::tpd(tpd), Source::Configured)], now);
         gates.answered();
@@ -104,7 +105,7 @@ mod tests {
     }
 
     /// Whether `tokens` went, and what is told then.
-    fn spend(lane: &mut Machine<()>, watch: &mut Watch, tokens: u64, now: Instant) -> (bool, Vec<u8>) {
+    fn spend(lane: &mut Machine<()>, watch: &mut Watch, tokens: u64, now: Moment) -> (bool, Vec<u8>) {
         let charge = Charge::tokens(tokens, 0);
         let submitted = lane.submit(&Ask { charge, ..Ask::default() }, || (), now).unwrap();
         let went = match submitted {
@@ -119,7 +120,7 @@ mod tests {
 
     const NOTHING: [u8; 0] = [];
 
-    fn look(lane: &mut Machine<()>, watch: &mut Watch, now: Instant) -> Vec<u8> {
+    fn look(lane: &mut Machine<()>, watch: &mut Watch, now: Moment) -> Vec<u8> {
         let mut changes = Vec::new();
         watch.day_limits(lane, now, &mut changes);
         let percent = |change| if let Change::Budget { percent, .. } = change { percent } else { panic!("{change:?}") };
@@ -140,7 +141,7 @@ mod tests {
 
     #[test]
     fn it_is_time_to_look_when_somebody_waits_or_half_a_percent_more_is_used() {
-        let now = Instant::now();
+        let now = Moment::START;
         let (mut lane, mut watch) = (lane(100_000, now), Watch::default());
         assert!(!watch.is_due(&lane));
         let spend = |lane: &mut Machine<()>, tokens| {
@@ -159,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_day_limit_is_told_at_80_and_at_100_percent_and_again_after_it_fell() {
-        let now = Instant::now();
+        let now = Moment::START;
         let later = |minutes: u64| now + Duration::from_secs(60 * minutes);
         let (mut lane, mut watch) = (lane(100_000, now), Watch::default());
         for (tokens, told) in [(79_000, vec![]), (1_000, vec![80]), (19_000, vec![]), (1_000, vec![100])] {
@@ -176,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_rest_that_holds_a_request_is_nothing_left() {
-        let now = Instant::now();
+        let now = Moment::START;
         let (mut lane, mut watch) = (lane(100_000, now), Watch::default());
         assert_eq!(spend(&mut lane, &mut watch, 96_000, now), (true, vec![80]));
         assert_eq!(spend(&mut lane, &mut watch, 9_000, now), (false, vec![100]));
@@ -185,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_day_limit_that_the_provider_refuses_for_is_used_up_whatever_the_books_say() {
-        let now = Instant::now();
+        let now = Moment::START;
         let (mut lane, mut watch) = (lane(100_000, now), Watch::default());
         let (hour, charge) = (Duration::from_secs(3_600), Charge::tokens(10, 0));
         lane.block(Some(&Limit::tpd(100_000)), None, &charge, hour, now);

@@ -1,8 +1,9 @@
 //! The books of a limit that counts windows: what was admitted, by every rule at once, and when it counts no more.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
+use super::moment::Moment;
 use super::sight::{Sight, Unseen, Verdict};
 use crate::cost::Zone;
 use crate::providers::{Amounts, Rule, Rules, until_midnight};
@@ -16,14 +17,14 @@ pub(super) enum Ends {
     /// They do not: what was admitted counts for one window's length, whichever way a window is laid over it.
     Sliding,
     /// Once per length, between these two instants for one of them. Unknown at first, and then as if they were sliding.
-    Fixed(Option<(Instant, Instant)>),
+    Fixed(Option<(Moment, Moment)>),
     /// At midnight. `wall` is the time of day at `anchor`.
-    Midnight { zone: Zone, anchor: Instant, wall: SystemTime, last: Instant, next: Instant },
+    Midnight { zone: Zone, anchor: Moment, wall: SystemTime, last: Moment, next: Moment },
 }
 
 impl Ends {
-    pub(super) fn midnight(zone: Zone, now: Instant, wall: SystemTime) -> Self {
-        let last = now.checked_sub(Duration::from_secs(31 * 86_400)).unwrap_or(now);
+    pub(super) fn midnight(zone: Zone, now: Moment, wall: SystemTime) -> Self {
+        let last = now - Duration::from_secs(31 * 86_400);
         let next = now + until_midnight(zone, wall).unwrap_or(crate::cost::DAY);
         Ends::Midnight { zone, anchor: now, wall, last, next }
     }
@@ -44,13 +45,13 @@ pub(super) struct Window {
     sums: Amounts,
     /// What others use of the limit, as far as the server's numbers show it.
     others: u64,
-    others_until: Option<Instant>,
+    others_until: Option<Moment>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Slot {
-    began: Instant,
-    last: Instant,
+    began: Moment,
+    last: Moment,
     amounts: Amounts,
 }
 
@@ -69,18 +70,18 @@ impl Window {
         }
     }
 
-    pub(super) fn fits(&mut self, amounts: &Amounts, rules: Rules, extra: u64, now: Instant) -> bool {
+    pub(super) fn fits(&mut self, amounts: &Amounts, rules: Rules, extra: u64, now: Moment) -> bool {
         self.advance(now);
         let room = self.amount.saturating_add(extra).saturating_sub(self.others);
         rules.iter().all(|rule| self.sums[rule].saturating_add(amounts[rule]) <= room)
     }
 
-    pub(super) fn charge(&mut self, amounts: &Amounts, now: Instant) {
+    pub(super) fn charge(&mut self, amounts: &Amounts, now: Moment) {
         self.advance(now);
         let slot = self.length / SLOTS;
         let counts = self.first < self.log.len();
         match self.log.back_mut() {
-            Some(last) if counts && now.saturating_duration_since(last.began) < slot => {
+            Some(last) if counts && now - last.began < slot => {
                 last.last = last.last.max(now);
                 last.amounts = last.amounts.plus(amounts);
             }
@@ -90,7 +91,7 @@ impl Window {
     }
 
     /// Gives back what was charged at `at`, if it counts still.
-    pub(super) fn refund(&mut self, amounts: &Amounts, at: Instant) {
+    pub(super) fn refund(&mut self, amounts: &Amounts, at: Moment) {
         let index = self.log.partition_point(|slot| slot.last < at);
         let Some(slot) = self.log.get_mut(index).filter(|slot| slot.began <= at) else { return };
         let back = slot.amounts.with(amounts, u64::min);
@@ -100,13 +101,13 @@ impl Window {
         }
     }
 
-    pub(super) fn ready_at(&mut self, amounts: &Amounts, rules: Rules, now: Instant) -> Instant {
+    pub(super) fn ready_at(&mut self, amounts: &Amounts, rules: Rules, now: Moment) -> Moment {
         self.advance(now);
         rules.iter().map(|rule| self.ready_by(rule, amounts[rule], now)).max().unwrap_or(now)
     }
 
     /// A charge larger than the limit stands for a queue of smaller ones, which take their turns as those before did.
-    fn ready_by(&self, rule: Rule, n: u64, now: Instant) -> Instant {
+    fn ready_by(&self, rule: Rule, n: u64, now: Moment) -> Moment {
         let amount = self.amount.max(1);
         let used = self.sums[rule].saturating_add(self.others);
         let free = self.amount.saturating_sub(used);
@@ -124,7 +125,7 @@ impl Window {
     }
 
     /// When so much of what counts now counts no more.
-    fn released(&self, rule: Rule, need: u64, now: Instant) -> Instant {
+    fn released(&self, rule: Rule, need: u64, now: Moment) -> Moment {
         let mut left = need;
         let mut others = self.others_until.map(|until| (until, self.others));
         let slots = self.log.range(self.first..).map(|slot| (self.leaves(slot.last), slot.amounts[rule]));
@@ -148,12 +149,12 @@ impl Window {
     }
 
     /// What counts by `rule`, others included.
-    pub(super) fn used(&mut self, rule: Rule, now: Instant) -> u64 {
+    pub(super) fn used(&mut self, rule: Rule, now: Moment) -> u64 {
         self.advance(now);
         self.sums[rule].saturating_add(self.others)
     }
 
-    pub(super) fn full_at(&mut self, now: Instant) -> Instant {
+    pub(super) fn full_at(&mut self, now: Moment) -> Moment {
         self.advance(now);
         let own = self.log.range(self.first..).next_back().map(|slot| self.leaves(slot.last));
         own.max(self.others_until).unwrap_or(now).max(now)
@@ -182,7 +183,7 @@ impl Window {
     }
 
     /// How much counted at `since` and may count at the server no more at `now`, by the dearest rule.
-    pub(super) fn left_since(&mut self, since: Instant, now: Instant) -> u64 {
+    pub(super) fn left_since(&mut self, since: Moment, now: Moment) -> u64 {
         self.advance(now);
         let slots = self.log.iter().map(|slot| (self.leaves(slot.last), slot.amounts[Rule::LargerPlusCap]));
         // Here it counts for a margin longer than there.
@@ -268,17 +269,17 @@ impl Window {
     }
 
     /// The server's number is the truth: nothing is under way.
-    pub(super) fn set_used(&mut self, rule: Rule, used: u64, now: Instant) {
+    pub(super) fn set_used(&mut self, rule: Rule, used: u64, now: Moment) {
         self.advance(now);
         self.others = used.saturating_sub(self.sums[rule]);
         self.others_until = (self.others > 0).then(|| self.next_end(now).map_or(now + self.length, |(_, end)| end));
     }
 
     /// Takes that a window ends between these two instants; false if that contradicts what is known.
-    pub(super) fn learn_end(&mut self, earliest: Instant, latest: Instant) -> bool {
+    pub(super) fn learn_end(&mut self, earliest: Moment, latest: Moment) -> bool {
         let Ends::Fixed(known) = &mut self.ends else { return true };
         // Of ends that come as often as that, this one says nothing.
-        if latest.saturating_duration_since(earliest) >= self.length / 2 {
+        if latest - earliest >= self.length / 2 {
             return true;
         }
         let Some((low, high)) = *known else {
@@ -286,7 +287,7 @@ impl Window {
             return true;
         };
         // Both are brought to the later one's window.
-        let windows = |from: Instant, to: Instant| {
+        let windows = |from: Moment, to: Moment| {
             let nanos = (to - from).as_nanos() + self.length.as_nanos() / 2;
             u64::try_from(nanos / self.length.as_nanos()).unwrap_or(0)
         };
@@ -325,7 +326,7 @@ impl Window {
     }
 
     /// The end of a window that is surely over at `now`, as the two instants between which it was.
-    fn last_end(&self, now: Instant) -> Option<(Instant, Instant)> {
+    fn last_end(&self, now: Moment) -> Option<(Moment, Moment)> {
         match self.ends {
             Ends::Sliding | Ends::Fixed(None) => None,
             Ends::Midnight { last, .. } => Some((last, last + self.margin)),
@@ -333,9 +334,9 @@ impl Window {
                 if now < high {
                     // It lies ahead: go back by whole windows.
                     let n = (high - now).as_nanos().div_ceil(self.length.as_nanos());
-                    let back = |at: Instant| {
+                    let back = |at: Moment| {
                         let by = u32::try_from(n).ok().and_then(|n| self.length.checked_mul(n));
-                        by.and_then(|by| at.checked_sub(by))
+                        by.map(|by| at - by)
                     };
                     return back(low).zip(back(high));
                 }
@@ -347,16 +348,16 @@ impl Window {
     }
 
     /// The next end of a window, as the two instants between which it is.
-    fn next_end(&self, now: Instant) -> Option<(Instant, Instant)> {
+    fn next_end(&self, now: Moment) -> Option<(Moment, Moment)> {
         match self.ends {
             Ends::Sliding | Ends::Fixed(None) => None,
             Ends::Midnight { next, .. } => Some((next, next + self.margin)),
             Ends::Fixed(Some((low, high))) => {
                 if now < high {
                     let n = ((high - now).as_nanos() - 1) / self.length.as_nanos();
-                    let back = |at: Instant| {
+                    let back = |at: Moment| {
                         let by = u32::try_from(n).ok().and_then(|n| self.length.checked_mul(n));
-                        by.and_then(|by| at.checked_sub(by)).unwrap_or(at)
+                        by.map_or(at, |by| at - by)
                     };
                     return Some((back(low), back(high)));
                 }
@@ -367,7 +368,7 @@ impl Window {
     }
 
     /// When what was sent at `sent` counts no more.
-    fn leaves(&self, sent: Instant) -> Instant {
+    fn leaves(&self, sent: Moment) -> Moment {
         if let Ends::Midnight { last, next, .. } = self.ends {
             return if sent + self.margin < last { last + self.margin } else { next + self.margin };
         }
@@ -380,11 +381,11 @@ impl Window {
         }
     }
 
-    fn advance(&mut self, now: Instant) {
+    fn advance(&mut self, now: Moment) {
         if let Ends::Midnight { zone, anchor, wall, last, next } = &mut self.ends
             && now >= *next + self.margin
         {
-            let today = *wall + now.saturating_duration_since(*anchor);
+            let today = *wall + (now - *anchor);
             *last = *next;
             *next = now + until_midnight(*zone, today).unwrap_or(crate::cost::DAY);
         }
@@ -405,9 +406,9 @@ impl Window {
 }
 
 /// `at` and `n` times `length` more; as late as can be said if that is out of range.
-fn later(at: Instant, length: Duration, n: u64) -> Instant {
+fn later(at: Moment, length: Duration, n: u64) -> Moment {
     let more = u32::try_from(n).ok().and_then(|n| length.checked_mul(n));
-    more.and_then(|more| at.checked_add(more)).unwrap_or(at)
+    more.map_or(at, |more| at + more)
 }
 
 #[cfg(test)]
@@ -423,17 +424,17 @@ mod tests {
         Window::new(60, MINUTE, MARGIN, ends)
     }
 
-    fn fits(window: &mut Window, n: u64, now: Instant) -> bool {
+    fn fits(window: &mut Window, n: u64, now: Moment) -> bool {
         window.fits(&Amounts::all(n), BY, 0, now)
     }
 
-    fn sight(used: u64, at: Instant) -> Sight {
+    fn sight(used: u64, at: Moment) -> Sight {
         Sight { used, noise: 0, reset: None, between: (at, at), earliest: at, latest: at }
     }
 
     #[test]
     fn what_was_sent_counts_for_a_window_and_a_margin() {
-        let now = Instant::now();
+        let now = Moment::START;
         let mut window = window(Ends::Sliding);
         window.charge(&Amounts::all(60), now);
         let ready = now + MINUTE + MARGIN;
@@ -443,7 +444,7 @@ mod tests {
 
     #[test]
     fn an_unknown_end_is_a_sliding_window_and_a_known_one_a_new_window() {
-        let now = Instant::now();
+        let now = Moment::START;
         let mut window = window(Ends::Fixed(None));
         window.charge(&Amounts::all(60), now);
         assert_eq!(window.ready_at(&Amounts::all(1), BY, now), now + MINUTE + MARGIN);
@@ -454,7 +455,7 @@ mod tests {
 
     #[test]
     fn what_is_sent_just_before_an_end_counts_in_the_next_window_too() {
-        let now = Instant::now();
+        let now = Moment::START;
         let mut window = window(Ends::Fixed(Some((now + 20 * SECOND, now + 20 * SECOND))));
         window.charge(&Amounts::all(10), now + 20 * SECOND - MARGIN / 4);
         assert!(!fits(&mut window, 51, now + 20 * SECOND) && fits(&mut window, 50, now + 20 * SECOND));
@@ -463,7 +464,7 @@ mod tests {
 
     #[test]
     fn ends_are_narrowed_by_every_header_and_kept_where_one_contradicts() {
-        let now = Instant::now();
+        let now = Moment::START;
         let mut window = window(Ends::Fixed(None));
         assert!(window.learn_end(now + 18 * SECOND, now + 22 * SECOND));
         assert!(window.learn_end(now + 79 * SECOND, now + 83 * SECOND), "the next minute's");
@@ -477,7 +478,7 @@ mod tests {
 
     #[test]
     fn a_refund_gives_back_only_what_still_counts() {
-        let now = Instant::now();
+        let now = Moment::START;
         let mut window = window(Ends::Sliding);
         window.charge(&Amounts::all(40), now);
         window.refund(&Amounts::all(50), now);
@@ -493,7 +494,7 @@ mod tests {
 
     #[test]
     fn the_use_of_others_counts_until_the_window_is_over_and_moves_with_their_number() {
-        let now = Instant::now();
+        let now = Moment::START;
         let mut window = window(Ends::Sliding);
         window.charge(&Amounts::all(10), now);
         window.note_others(Rule::Tokens, &sight(45, now), &Unseen::default());
@@ -506,7 +507,7 @@ mod tests {
 
     #[test]
     fn a_number_written_while_a_window_may_have_ended_says_nothing() {
-        let now = Instant::now();
+        let now = Moment::START;
         let end = now + 20 * SECOND;
         let mut window = window(Ends::Fixed(Some((end, end))));
         window.charge(&Amounts::all(30), now);
@@ -521,7 +522,7 @@ mod tests {
 
     #[test]
     fn what_has_left_since_an_instant_is_told_with_what_may_have_left_there_already() {
-        let now = Instant::now();
+        let now = Moment::START;
         let mut window = window(Ends::Sliding);
         (0..30).for_each(|second| window.charge(&Amounts::all(1), now + second * SECOND));
         // Those of the seconds 0 to 9 have left, and the next ones are within a margin of it.
@@ -536,7 +537,7 @@ mod tests {
         fn no_window_at_the_server_holds_more_than_the_amount(
             requests in proptest::collection::vec((0u64..4_000, 1u64..60, 0u64..=500), 1..200),
         ) {
-            let mut now = Instant::now();
+            let mut now = Moment::START;
             let mut window = window(Ends::Sliding);
             let mut seen = Vec::new();
             for (gap, n, late) in requests {

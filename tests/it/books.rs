@@ -1,8 +1,8 @@
 //! Whatever becomes of a request, the books balance.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tollgate::engine::{Gates, Source};
+use tollgate::engine::{Gates, Moment, Source};
 use tollgate::{Account, Charge, Limit, Limits, Provider, Request, Scheduler, Shape, Usage};
 
 fn scheduler(rpm: u64, tpm: u64) -> Scheduler {
@@ -66,7 +66,7 @@ fn a_wrong_usage_holds_a_lane_for_little_more_than_a_window() {
     let shapes = ["refill", "sliding", "fixed", "slice:10"].map(|shape| shape.parse::<Shape>().unwrap());
     for shape in shapes {
         for used in [1_000_000, u64::MAX] {
-            let now = Instant::now();
+            let now = Moment::START;
             let mut gates = Gates::new(Provider::Groq, Duration::ZERO);
             gates.set(&[(Limit::tpm(100_000).shaped(shape), Source::Configured)], now);
             gates.answered();

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
-use tollgate::engine::{Ask, End, Gates, Machine, Refusal, Source, Submitted, Wake};
+use tollgate::engine::{Ask, End, Gates, Machine, Moment, Refusal, Source, Submitted, Wake};
 use tollgate::providers::{Failure, Observation, classify, until_pacific_midnight};
 use tollgate::{
     Account, AcquireError, Attempt, Charge, Error, Event, Limit, Limits, Provider, Request, Scheduler, Shape,
@@ -39,8 +39,8 @@ fn one() -> Ask {
 }
 
 /// A lane at that time of day; `2026-08-19T19:00:00Z` is noon of the Pacific.
-fn lane(provider: Provider, limits: &[Limit], wall: &str) -> (Machine<()>, Instant) {
-    let (now, wall) = (Instant::now(), SystemTime::try_from(wall.parse::<jiff::Timestamp>().unwrap()).unwrap());
+fn lane(provider: Provider, limits: &[Limit], wall: &str) -> (Machine<()>, Moment) {
+    let (now, wall) = (Moment::START, SystemTime::try_from(wall.parse::<jiff::Timestamp>().unwrap()).unwrap());
     let mut gates = Gates::new(provider, SECOND / 2).at_time_of_day(now, wall);
     gates.set(&limits.iter().map(|limit| (*limit, Source::Configured)).collect::<Vec<_>>(), now);
     gates.answered();
@@ -48,7 +48,7 @@ fn lane(provider: Provider, limits: &[Limit], wall: &str) -> (Machine<()>, Insta
 }
 
 /// Sends one request and has it refused; answers when the next one can start.
-fn refuse(lane: &mut Machine<()>, failure: &Failure, sent: Instant, now: Instant) -> Duration {
+fn refuse(lane: &mut Machine<()>, failure: &Failure, sent: Moment, now: Moment) -> Duration {
     let Ok(Submitted::Granted(grant)) = lane.submit(&one(), || (), sent) else { panic!("it is held") };
     let charge = grant.charge;
     lane.finish(grant, End::Refused, &[], now);

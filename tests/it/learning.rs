@@ -1,11 +1,11 @@
 //! What answers teach of limits: shapes, charge rules, numbers, and who else uses them. In exact virtual time, and the
 //! provider is the mock's own book.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
 use proptest::prelude::*;
-use tollgate::engine::{Ask, End, GateStatus, Gates, Grant, Machine, Source, Submitted, Wake};
+use tollgate::engine::{Ask, End, GateStatus, Gates, Grant, Machine, Moment, Source, Submitted, Wake};
 use tollgate::mock::{Admitted, Book, ChargeRule, Count, MockConfig, MockLimits, MockShapes};
 use tollgate::providers::{self, Reading, Rule};
 use tollgate::{Charge, DAY, Dimension, Estimate, Limit, MINUTE, Provider, Shape, Usage, Zone};
@@ -21,7 +21,7 @@ fn secs(seconds: f64) -> Duration {
 struct World {
     lane: Machine<Estimate>,
     book: Book,
-    start: Instant,
+    start: Moment,
     now: Duration,
     under_way: Vec<(Box<Grant>, Admitted, Estimate)>,
     refused: usize,
@@ -35,7 +35,7 @@ impl World {
     }
 
     fn told(config: MockConfig, limits: &[(Limit, Source)]) -> Self {
-        let start = Instant::now();
+        let start = Moment::START;
         let mut gates = Gates::new(Provider::Compatible, MARGIN);
         gates.set(limits, start);
         let (lane, book) = (Machine::new(gates, start), Book::new(&config));
@@ -46,7 +46,7 @@ impl World {
         Self::new(MockConfig { limits: limits(shape, rpm, tpm), ..charging(ChargeRule::InputPlusCap, Count::Exact) })
     }
 
-    fn at(&self) -> Instant {
+    fn at(&self) -> Moment {
         self.start + self.now
     }
 
@@ -150,15 +150,15 @@ fn reading(dimension: Dimension, limit: u64, remaining: u64, reset: Duration) ->
 }
 
 /// A lane with one limit.
-fn lane(provider: Provider, limit: Limit) -> (Machine<()>, Instant) {
-    let start = Instant::now();
+fn lane(provider: Provider, limit: Limit) -> (Machine<()>, Moment) {
+    let start = Moment::START;
     let mut gates = Gates::new(provider, MARGIN);
     gates.set(&[(limit, Source::Configured)], start);
     gates.answered();
     (Machine::new(gates, start), start)
 }
 
-fn take(lane: &mut Machine<()>, charge: Charge, now: Instant) -> Option<Box<Grant>> {
+fn take(lane: &mut Machine<()>, charge: Charge, now: Moment) -> Option<Box<Grant>> {
     lane.try_submit(&Ask { charge, ..Ask::default() }, now).unwrap().ok()
 }
 
@@ -239,7 +239,7 @@ fn the_last_answer_of_a_burst_gives_back_nothing_that_it_had_not_seen() {
 
 #[test]
 fn what_was_known_before_is_known_at_once_where_the_number_is_the_same() {
-    let now = Instant::now();
+    let now = Moment::START;
     let limit = Limit::tpm(1_000);
     let recalled = |known: Limit, from_header| {
         let mut gates = Gates::new(Provider::Compatible, MARGIN);
@@ -324,7 +324,7 @@ fn a_refusal_keeps_a_larger_margin_until_two_quiet_windows_have_passed() {
     let one = Charge::tokens(1, 0);
     // Ten a second, and a margin of half a second.
     let (mut lane, start) = lane(Provider::Openai, Limit::rpm(600));
-    let at_once = |lane: &mut Machine<()>, now: Instant| (0..).map_while(|_| take(lane, one, now)).count();
+    let at_once = |lane: &mut Machine<()>, now: Moment| (0..).map_while(|_| take(lane, one, now)).count();
     assert_eq!(at_once(&mut lane, start), 595);
     let now = start + MINUTE;
     lane.block(Some(&Limit::rpm(600)), None, &one, SECOND, now);
@@ -356,7 +356,7 @@ fn what_somebody_else_uses_is_left_to_him_and_taken_back_when_he_is_gone() {
 
 #[test]
 fn a_limit_that_only_headers_tell_is_per_day_where_its_reset_says_so() {
-    let now = Instant::now();
+    let now = Moment::START;
     let mut lane: Machine<()> = Machine::new(Gates::new(Provider::Openai, MARGIN), now);
     let grant = take(&mut lane, Charge::tokens(1, 0), now).unwrap();
     let readings = [
@@ -370,7 +370,7 @@ fn a_limit_that_only_headers_tell_is_per_day_where_its_reset_says_so() {
 
 #[test]
 fn a_limit_that_headers_told_is_taken_over_when_it_changes_either_way() {
-    let now = Instant::now();
+    let now = Moment::START;
     let mut lane: Machine<()> = Machine::new(Gates::new(Provider::Openai, MARGIN), now);
     let mut used = 0;
     for amount in [1_000, 500, 2_000] {
@@ -394,7 +394,7 @@ fn a_limit_that_headers_told_is_taken_over_when_it_changes_either_way() {
 #[test]
 fn days_end_at_midnight_pacific_also_when_the_clocks_change() {
     let day = |date: &str, hours: u64| {
-        let start = Instant::now();
+        let start = Moment::START;
         let unix = date.parse::<jiff::Timestamp>().unwrap().as_second();
         let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(unix as u64);
         let limit = Limit::rpd(2).shaped(Shape::Calendar(Zone::Pacific));

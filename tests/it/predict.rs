@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tollgate::engine::{Ask, End, Gates, Guess, Machine, Predictors, Source, Submitted, Wake};
+use tollgate::engine::{Ask, End, Gates, Guess, Machine, Moment, Predictors, Source, Submitted, Wake};
 use tollgate::providers::{Rule, Rules};
 use tollgate::{Account, Config, Estimate, Limit, Limits, Provider, Request, Scheduler, Usage};
 
@@ -111,7 +111,7 @@ impl AtCompletion {
 /// Plays `requests` without a cap and answers the refusals and the time against the least that real use allows.
 fn play(seed: u64, requests: usize) -> (u32, f64) {
     let mut random = fastrand::Rng::with_seed(seed);
-    let start = std::time::Instant::now();
+    let start = Moment::START;
     let mut gates = Gates::new(Provider::Openai, Duration::from_millis(500)).charged_by(Rules::of(&[Rule::Usage]));
     gates.set(&[(Limit::tpm(TPM as u64), Source::Configured)], start);
     gates.answered();

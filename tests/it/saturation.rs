@@ -2,11 +2,11 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
-use tollgate::engine::{Ask, End, Gates, Grant, Machine, Source, Submitted, Wake};
+use tollgate::engine::{Ask, End, Gates, Grant, Machine, Moment, Source, Submitted, Wake};
 use tollgate::providers::{Rule, Rules};
 use tollgate::{Charge, Limit, Provider};
 
@@ -14,29 +14,29 @@ use tollgate::{Charge, Limit, Provider};
 struct Server {
     limit: Limit,
     used: u128,
-    seen: Instant,
+    seen: Moment,
 }
 
 impl Server {
-    fn new(limit: Limit, now: Instant) -> Self {
+    fn new(limit: Limit, now: Moment) -> Self {
         Self { limit, used: 0, seen: now }
     }
 
-    fn leak(&mut self, now: Instant) {
-        let leaked = now.saturating_duration_since(self.seen).as_nanos() * u128::from(self.limit.amount);
+    fn leak(&mut self, now: Moment) {
+        let leaked = (now - self.seen).as_nanos() * u128::from(self.limit.amount);
         self.used = self.used.saturating_sub(leaked);
         self.seen = self.seen.max(now);
     }
 
     /// Whether the request is admitted.
-    fn arrives(&mut self, n: u64, now: Instant) -> bool {
+    fn arrives(&mut self, n: u64, now: Moment) -> bool {
         self.leak(now);
         self.used += u128::from(n) * self.limit.window.as_nanos();
         self.used <= u128::from(self.limit.amount) * self.limit.window.as_nanos()
     }
 
     /// When `n` are held, if nothing else happens.
-    fn fits_at(&mut self, n: u64, now: Instant) -> Instant {
+    fn fits_at(&mut self, n: u64, now: Moment) -> Moment {
         self.leak(now);
         let Limit { amount, window, .. } = self.limit;
         let (most, wanted) = (u128::from(amount) * window.as_nanos(), u128::from(n) * window.as_nanos());
@@ -44,7 +44,7 @@ impl Server {
         now + Duration::from_nanos(wait as u64)
     }
 
-    fn returns(&mut self, n: u64, now: Instant) {
+    fn returns(&mut self, n: u64, now: Moment) {
         self.leak(now);
         self.used = self.used.saturating_sub(u128::from(n) * self.limit.window.as_nanos());
     }
@@ -116,7 +116,7 @@ enum Event {
 
 /// Saturates one lane for ten minutes.
 fn saturate(load: &Load) -> Outcome {
-    let start = Instant::now();
+    let start = Moment::START;
     let end = start + SATURATED;
     let rule = if load.refund > 0.0 { Rule::Usage } else { Rule::LargerPlusCap };
     let mut gates = Gates::new(Provider::Openai, Duration::from_millis(500)).charged_by(Rules::of(&[rule]));
@@ -124,7 +124,7 @@ fn saturate(load: &Load) -> Outcome {
     let mut lane: Machine<Request> = Machine::new(gates, start);
     let mut servers = load.limits.map(|limit| Server::new(limit, start));
     let mut requests = load.requests();
-    let mut events: BinaryHeap<Reverse<(Instant, usize, Event)>> = BinaryHeap::new();
+    let mut events: BinaryHeap<Reverse<(Moment, usize, Event)>> = BinaryHeap::new();
     let mut grants: Vec<Option<Box<Grant>>> = Vec::new();
     let mut outcome = Outcome { refused: 0, sent: Vec::new(), spent: [0, 0], head: [0, 0] };
     let mut waiting = VecDeque::new();
@@ -195,9 +195,9 @@ fn saturate(load: &Load) -> Outcome {
 /// How long a client that reads the provider's own books, over a network that takes no time, needs to send the first `n` of
 /// the same requests in the same order: each goes at the first instant at which both limits hold it.
 fn knowing(load: &Load, n: usize) -> Duration {
-    let start = Instant::now();
+    let start = Moment::START;
     let mut servers = load.limits.map(|limit| Server::new(limit, start));
-    let mut ends: BinaryHeap<Reverse<(Instant, [u64; 2])>> = BinaryHeap::new();
+    let mut ends: BinaryHeap<Reverse<(Moment, [u64; 2])>> = BinaryHeap::new();
     let mut now = start;
     for Request { size, unused, unsent, .. } in load.requests().take(n) {
         now = loop {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::HeaderMap;
-use tollgate::engine::{Gates, Source};
+use tollgate::engine::{Gates, Moment, Source};
 use tollgate::{
     Account, Charge, Config, ConfigError, Learned, Limit, Limits, Provider, Request, RetryPolicy, Scheduler, Shape,
 };
@@ -117,7 +117,7 @@ async fn durations_without_end_harm_nobody() {
 
 #[test]
 fn slices_and_margins_without_end_are_bounded_by_the_gates() {
-    let now = std::time::Instant::now();
+    let now = Moment::START;
     let mut gates = Gates::new(Provider::Compatible, Duration::MAX);
     let limit = Limit::rpm(60).shaped(Shape::Slice(Duration::MAX));
     gates.set(&[(limit, Source::Configured)], now);

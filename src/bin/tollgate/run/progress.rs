@@ -136,9 +136,8 @@ fn gate_left(gate: &GateStatus, takes: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
 
-    use tollgate::engine::{Ask, End, Gates, Machine, Source, Submitted};
+    use tollgate::engine::{Ask, End, Gates, Machine, Moment, Source, Submitted};
     use tollgate::providers::{Observation, Provider, classify};
     use tollgate::{Charge, Limit};
 
@@ -146,7 +145,7 @@ mod tests {
 
     #[test]
     fn the_time_left_knows_the_ceiling() {
-        let now = Instant::now();
+        let now = Moment::START;
         let mut gates = Gates::new(Provider::Openai, Duration::ZERO);
         gates.set(&[(Limit::rpm(60_000), Source::Configured)], now);
         let mut lane = Machine::new(gates, now);
@@ -162,7 +161,7 @@ mod tests {
     }
     /// The first limit of a lane that has let 40 of 60 requests go.
     fn gate(limit: Limit) -> GateStatus {
-        let now = Instant::now();
+        let now = Moment::START;
         let mut gates = Gates::new(Provider::Compatible, Duration::ZERO);
         gates.set(&[(limit, Source::Configured)], now);
         gates.answered();
