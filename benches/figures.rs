@@ -78,7 +78,7 @@ fn lane(now: Moment) -> Machine<u32> {
     let mut gates = Gates::new(Provider::Openai, Duration::ZERO);
     let limits = [Limit::rpm(1_000_000_000), Limit::tpm(1_000_000_000), Limit::tpd(1_000_000_000_000)];
     gates.set(&limits.map(|limit| (limit, Source::Configured)), now);
-    gates.answered();
+    gates.answered(now);
     Machine::new(gates, now).bounded(Some(0), usize::MAX)
 }
 

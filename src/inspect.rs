@@ -37,7 +37,7 @@ pub(crate) async fn read<T: 'static, E: 'static>(
             Err(value) => (Ok(value), None),
         },
         Err(error) => {
-            let transport = (&error as &dyn Any).downcast_ref::<reqwest::Error>().and_then(|error| {
+            let transport = reqwest_error(&error).and_then(|error| {
                 if let Some(status) = error.status() {
                     attempt.status(status.as_u16());
                 } else if error.is_builder() {
@@ -48,6 +48,15 @@ pub(crate) async fn read<T: 'static, E: 'static>(
             (Err(error), transport)
         }
     }
+}
+
+/// The client's error, also where `?` put it into a box.
+fn reqwest_error(error: &dyn Any) -> Option<&reqwest::Error> {
+    type Boxed = Box<dyn std::error::Error + Send + Sync>;
+    let boxed = error.downcast_ref::<Boxed>().map(|error| &**error as &(dyn std::error::Error + 'static));
+    let boxed = boxed.or_else(|| Some(&**error.downcast_ref::<Box<dyn std::error::Error>>()?));
+    let in_box = || std::iter::successors(boxed, |error| error.source()).find_map(|error| error.downcast_ref());
+    error.downcast_ref().or_else(in_box)
 }
 
 /// Closes the books of an answer. One that passes through keeps its permit, and closes them at its own end.

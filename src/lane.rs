@@ -1,6 +1,7 @@
 //! One lane, shared: the machine behind its mutex, the requests that wait for it, and the tasks that wake them.
 
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -74,7 +75,12 @@ pub(crate) struct ByModel {
     all: DashMap<Box<str>, Arc<Lane>, foldhash::fast::RandomState>,
     /// The first model that was asked for: most programs have one, and find its lane without a lock.
     first: OnceLock<(Box<str>, Arc<Lane>)>,
+    /// How many names there were after the last [tidying](ByModel::tidy).
+    kept: AtomicUsize,
 }
+
+/// Whoever asks for more models than this passes on names from elsewhere, and there may be no end of them.
+const MANY_NAMES: usize = 1_024;
 
 impl ByModel {
     pub(crate) fn get(&self, model: &str) -> Option<Arc<Lane>> {
@@ -92,7 +98,18 @@ impl ByModel {
             self.all.insert(model.into(), lane.clone());
         }
         self.first.get_or_init(|| (model.into(), lane.clone()));
+        if self.all.len() >= MANY_NAMES.max(2 * self.kept.load(Relaxed)) {
+            self.tidy();
+        }
         lane
+    }
+
+    /// Forgets what can be found again: other names of a lane, and lanes that nobody holds and that are as they began.
+    fn tidy(&self) {
+        let now = clock::now();
+        self.all.retain(|name, lane| **name == *lane.pool);
+        self.all.retain(|_, lane| Arc::strong_count(lane) > 1 || !lane.is_at_rest(now));
+        self.kept.store(self.all.len(), Relaxed);
     }
 }
 
@@ -202,8 +219,9 @@ pub(crate) enum Heard<'a> {
     Nothing,
     /// It went well, with so many tokens of output if that is known.
     Answer { output: Option<u64> },
-    /// The caller's closure failed and did not say why; with so many tokens of output if that is known.
-    Unexplained { output: Option<u64> },
+    /// The caller's closure failed and did not say why; with so many tokens of output if that is known, and whether it said
+    /// that the provider has `answered` at all.
+    Unexplained { output: Option<u64>, answered: bool },
     /// It failed; a lane that is refused without being told for how long waits for this time.
     Failure(&'a Failure, Duration),
 }
@@ -227,7 +245,8 @@ impl Heard<'_> {
     fn is_answer(self) -> bool {
         match self {
             Heard::Nothing => false,
-            Heard::Answer { .. } | Heard::Unexplained { .. } => true,
+            Heard::Answer { .. } => true,
+            Heard::Unexplained { answered, .. } => answered,
             Heard::Failure(failure, _) => (100..500).contains(&failure.status),
         }
     }
@@ -430,8 +449,9 @@ impl Lane {
             state.counters.count(call.outcome);
         }
         match heard {
-            Heard::Nothing => {}
-            Heard::Answer { output } | Heard::Unexplained { output } => {
+            // Nobody knows whether there was a provider at the other end.
+            Heard::Nothing | Heard::Unexplained { answered: false, .. } => {}
+            Heard::Answer { output } | Heard::Unexplained { output, .. } => {
                 if let Some(output) = output {
                     state.machine.learn(&grant, output);
                 }
@@ -442,10 +462,10 @@ impl Lane {
         state.machine.finish(grant, end, &answer.readings, now);
         // An answer that is the provider's own, and not that of a broken way to it, ends the careful start.
         if heard.is_answer() {
-            state.machine.answered();
+            state.machine.answered(sent);
         }
         if let Heard::Failure(failure, default_wait) = heard {
-            let until = match failure.retry() {
+            let until = match failure.retry_of_others() {
                 Retry::AfterLimit => state.machine.refused(failure, &charge, sent, default_wait, now),
                 Retry::Backoff => failure.wait.map(|wait| {
                     state.machine.pause(wait, now);
@@ -488,6 +508,12 @@ impl Lane {
     /// Whether nothing waits and nothing is under way.
     pub(crate) fn is_idle(&self) -> bool {
         self.lock().is_idle()
+    }
+
+    /// Whether it is as it began, so that nothing is lost with it but what it has learned.
+    fn is_at_rest(&self, now: Moment) -> bool {
+        let mut state = self.lock();
+        state.is_idle() && state.machine.is_at_rest(now)
     }
 
     /// Waits until nothing waits and nothing is under way.
@@ -666,10 +692,12 @@ impl Queued {
         }
         let lane = &self.riders.lane;
         let mut state = lane.lock();
-        state.machine.cancel(self.ticket.as_ref()?)?;
+        let waiting = state.machine.cancel(self.ticket.as_ref()?)?;
         state.backing_off += 1;
         let guard = BackingOff(lane.clone());
         lane.release(state);
+        // It wakes who listened for its answer.
+        drop(waiting);
         Some(guard)
     }
 }

@@ -1,6 +1,7 @@
 //! What the answers of a provider have shown of its limits, to be kept for the next start.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -95,9 +96,13 @@ impl Learned {
             return std::fs::write(file, text).map_err(failed);
         }
         let place = file.canonicalize().unwrap_or_else(|_| file.to_owned());
+        // Of its own, since two processes may keep one file.
         let mut beside = place.clone().into_os_string();
-        beside.push(".new");
-        std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, &place)).map_err(failed)
+        beside.push(format!(".{}.new", std::process::id()));
+        write_through(beside.as_ref(), &text).and_then(|()| std::fs::rename(&beside, &place)).map_err(|error| {
+            let _ = std::fs::remove_file(&beside);
+            failed(error)
+        })
     }
 
     pub(crate) fn of(snapshot: &Snapshot) -> Self {
@@ -122,6 +127,13 @@ impl Learned {
         }
         self
     }
+}
+
+/// A name that is moved to a file before its content is on disk could name an empty one after a crash.
+fn write_through(file: &Path, text: &[u8]) -> std::io::Result<()> {
+    let mut new = std::fs::File::create(file)?;
+    new.write_all(text)?;
+    new.sync_all()
 }
 
 impl Fact {

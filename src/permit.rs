@@ -133,7 +133,7 @@ impl Permit {
         if let Some(grant) = &self.grant {
             self.lane().change(|machine| {
                 machine.observe(grant, &answer.readings, clock::now());
-                machine.answered();
+                machine.answered(grant.at);
                 machine.began(grant, clock::now());
             });
         }
@@ -171,11 +171,11 @@ impl Permit {
         self.ended(usage, answer, Heard::Answer { output });
     }
 
-    /// The caller's closure failed, and nothing is known of why.
-    pub(crate) fn unexplained(self, usage: Option<Usage>, answer: &Observation) {
+    /// The caller's closure failed, and nothing is known of why; nor, if it did not say so, whether the provider `answered`.
+    pub(crate) fn unexplained(self, usage: Option<Usage>, answer: &Observation, answered: bool) {
         let usage = self.credible(usage);
         let output = usage.map(|usage| usage.output_tokens);
-        self.ended(usage, answer, Heard::Unexplained { output });
+        self.ended(usage, answer, Heard::Unexplained { output, answered });
     }
 
     /// Usage that a request can have had; without it the charge stands. One wrong number must not end a lane.
@@ -199,7 +199,7 @@ impl Permit {
             (_, Some(tokens)) => Some(Charge { tokens, ..charge }),
             (Some(usage), None) => Some(
                 // Where the provider does not correct its count, the gates give nothing back either ([`Rules::of_provider`](providers::Rules::of_provider)).
-                providers::at_completion(self.lane().provider, &charge, &usage)
+                providers::at_completion(self.lane().provider, self.attempt.model(), &charge, &usage)
                     .unwrap_or(Charge::tokens(usage.input_tokens, usage.output_tokens)),
             ),
             (None, None) => None,

@@ -155,6 +155,13 @@ impl Request {
         }
     }
 
+    /// When it must have started, where it is submitted now.
+    #[inline]
+    pub(crate) fn due(&self) -> Option<Moment> {
+        let patience = self.max_wait.and_then(|wait| clock::now().checked_add(wait));
+        [self.deadline, patience].into_iter().flatten().min()
+    }
+
     /// How long after its submission an attempt may start, whichever it is. A request that would wait longer is refused when
     /// it is submitted, and one that has to be sent again later than that is not.
     pub fn max_wait(mut self, wait: Duration) -> Self {

@@ -234,8 +234,9 @@ impl Scheduler {
     /// # Cancel safety
     /// Dropping the future loses the place in the queue. Nothing was spent.
     pub async fn acquire(&self, request: Request) -> Result<Permit, AcquireError> {
+        let due = request.due();
         let estimate = Self::estimate(&request).await?;
-        let mut route = self.route(&request, &estimate)?;
+        let mut route = self.route(&request, &estimate, due)?;
         route.trace(&request, &estimate);
         route.acquire(None).await.map_err(|refusal| route.refused(refusal).into())
     }
@@ -251,8 +252,9 @@ impl Scheduler {
     /// # Cancel safety
     /// Until it returns, nothing has happened.
     pub async fn enqueue(&self, request: Request) -> Result<Waiter, AcquireError> {
+        let due = request.due();
         let estimate = Self::estimate(&request).await?;
-        let mut route = self.route(&request, &estimate)?;
+        let mut route = self.route(&request, &estimate, due)?;
         route.trace(&request, &estimate);
         Ok(route.enqueue()?)
     }
@@ -263,8 +265,9 @@ impl Scheduler {
     /// # Errors
     /// [`TryAcquireError::NotYet`] when it would have to wait.
     pub fn try_acquire(&self, request: Request) -> Result<Permit, TryAcquireError> {
+        let due = request.due();
         let estimate = estimate_here(&request)?;
-        let mut route = self.route(&request, &estimate)?;
+        let mut route = self.route(&request, &estimate, due)?;
         route.trace(&request, &estimate);
         route
             .try_acquire()
@@ -278,8 +281,9 @@ impl Scheduler {
     /// # Errors
     /// As [`Scheduler::acquire`].
     pub async fn forecast(&self, request: Request) -> Result<Forecast, AcquireError> {
+        let due = request.due();
         let estimate = Self::estimate(&request).await?;
-        Ok(self.route(&request, &estimate)?.forecast()?)
+        Ok(self.route(&request, &estimate, due)?.forecast()?)
     }
 
     /// Changes the limits of a model's lane of the first account while it runs; see [`Scheduler::set_account_limits`].
@@ -301,7 +305,8 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Every lane that was used so far, with its limits, queue and books.
+    /// Every lane that was used so far, with its limits, queue and books. Of an account that was asked for more than a
+    /// thousand models, those that are at rest may be gone.
     pub fn snapshot(&self) -> Snapshot {
         let now = clock::now();
         let (mut lanes, mut endpoints) = (Vec::new(), Endpoints::default());
@@ -403,6 +408,7 @@ impl Scheduler {
         T: 'static,
         E: 'static,
     {
+        let due = request.due();
         let mut attempts = 0;
         let mut last: Option<Box<Failure>> = None;
         let refused = |reason: AcquireError, attempts, last| Ended::Failed(Error::Refused { reason, attempts, last });
@@ -418,7 +424,7 @@ impl Scheduler {
                 Err(reason) => return refused(reason, attempts, last),
             },
         };
-        let mut route = self.route(request, estimate);
+        let mut route = self.route(request, estimate, due);
         let route = match &mut route {
             Ok(route) => route,
             Err(reason) => return refused(reason.clone(), attempts, last),
@@ -479,7 +485,8 @@ impl Scheduler {
                     Ok(value) => return Ended::Answered(Answered { value, permit, facts, attempts }),
                     Err(error) => {
                         route.failed("unexplained");
-                        permit.unexplained(facts.usage, &facts.answer);
+                        let answered = facts.status.is_some() || facts.usage.is_some();
+                        permit.unexplained(facts.usage, &facts.answer, answered);
                         return Ended::Failed(Error::Call { error, attempts, failure: last });
                     }
                 }
@@ -554,18 +561,17 @@ impl Scheduler {
     }
 
     #[inline]
-    fn route(&self, request: &Request, estimate: &Estimate) -> Result<Route, AcquireError> {
+    fn route(&self, request: &Request, estimate: &Estimate, due: Option<Moment>) -> Result<Route, AcquireError> {
         if request.model.is_empty() {
             return Err(AcquireError::NoModel);
         }
-        let patience = request.max_wait.and_then(|wait| clock::now().checked_add(wait));
         let ask = Ask {
             // They differ from lane to lane.
             charge: Charge::default(),
             guess: None,
             priority: request.priority,
             tenant: request.tenant.clone(),
-            deadline: [request.deadline, patience].into_iter().flatten().min(),
+            deadline: due,
             again: None,
             arrival: Some(self.inner.arrivals.fetch_add(1, Relaxed)),
         };
@@ -633,26 +639,26 @@ impl Scheduler {
         let lanes = self.inner.lanes.of_account(account.index);
         lanes.get(model).unwrap_or_else(|| {
             let pool = account.settings.pool_of(model);
-            lanes.add(model, pool, || self.new_lane(account, model, pool))
+            lanes.add(model, pool, || self.new_lane(account, pool))
         })
     }
 
-    fn new_lane(&self, account: &Arc<AccountState>, model: &str, pool: &str) -> Lane {
+    fn new_lane(&self, account: &Arc<AccountState>, pool: &str) -> Lane {
         let config = &self.inner.config;
         let provider = account.settings.provider;
         let now = clock::now();
         let mut gates = Gates::new(provider, config.jitter_margin).at_time_of_day(now, clock::wall());
-        gates.set(&account.settings.limits_of(model), now);
+        gates.set(&account.settings.limits_of(pool), now);
         for fact in config.learned.lane(account.settings.name(), pool) {
             gates.recall(fact.limit, fact.from_header, &fact.shapes, &fact.suspected, &fact.rules, now);
         }
         let weights = config.tenants.iter().map(|(name, weight)| (name.clone().into(), *weight)).collect();
         let mut machine = Machine::new(gates, clock::now())
-            .bounded(account.settings.max_concurrent(model), config.max_waiting)
+            .bounded(account.settings.max_concurrent(pool), config.max_waiting)
             .patience(config.outage_patience)
             .turns(weights, config.ageing)
             .predicting(Predictors::new(config.predicted_output, config.output_quantile));
-        if account.settings.adaptive_concurrency(model) {
+        if account.settings.adaptive_concurrency(pool) {
             machine = machine.adaptive(clock::now());
         }
         if self.inner.closed.load(Relaxed) {
@@ -694,7 +700,7 @@ impl Scheduler {
     /// # Errors
     /// When the request names no model or no known account.
     pub fn charge(&self, request: &Request) -> Result<(Charge, Option<Limit>), AcquireError> {
-        let mut route = self.route(request, &estimate_here(request)?)?;
+        let mut route = self.route(request, &estimate_here(request)?, request.due())?;
         let mut charges = route.charges();
         let first = charges.next().unwrap_or_default();
         // What is too large for one account may be fit for another.

@@ -24,8 +24,8 @@ use crate::target::Target;
 /// it the charge stands as it was estimated.
 ///
 /// # Cancel safety
-/// Dropping the stream ends the call. What it has cost until then is unknown unless the usage chunk was there, so the
-/// charge stands.
+/// Dropping the stream ends the call. What it has cost until then is unknown unless the usage of the whole answer was there,
+/// so the charge stands.
 #[derive(Debug)]
 pub struct ChatStream {
     target: Target,
@@ -114,7 +114,7 @@ impl Tap {
     pub(crate) fn new(response: reqwest::Response, mut permit: Permit, facts: Facts) -> Self {
         // The headers of a stream come at its beginning, and others can use what they say at once.
         permit.read(&facts.answer);
-        let books = Books { permit: Some(permit), usage: facts.usage };
+        let books = Books { permit: Some(permit), usage: facts.usage, whole: facts.usage.is_some() };
         let events = inspect::is_events(&response).then(Events::default);
         Self { body: Box::pin(response.bytes_stream()), events, books }
     }
@@ -165,7 +165,10 @@ impl std::fmt::Debug for Tap {
 /// The books of a call whose answer is still coming.
 struct Books {
     permit: Option<Permit>,
+    /// What was told of it last.
     usage: Option<Usage>,
+    /// That is the usage of the whole answer.
+    whole: bool,
 }
 
 impl Books {
@@ -180,9 +183,11 @@ impl Books {
             }
         };
         // Most events have neither; looking is cheaper than parsing.
-        if mentions(&data, "\"usage\"") || mentions(&data, "\"usageMetadata\"") {
-            let told = providers::usage_in_bytes(&data);
-            self.usage = self.usage.map(|before| before.updated_by(&told.unwrap_or_default())).or(told);
+        if (mentions(&data, "\"usage\"") || mentions(&data, "\"usageMetadata\""))
+            && let Some((usage, whole)) = providers::usage_in_event(&data)
+        {
+            self.usage = Some(self.usage.map_or(usage, |before| before.updated_by(&usage)));
+            self.whole |= whole;
         }
         if mentions(&data, "\"error\"")
             && let Some(permit) = &self.permit
@@ -197,9 +202,9 @@ impl Books {
         Ok(data)
     }
 
-    /// The answer ended before its end, which tells of the provider, and of the usage if that was there already.
+    /// The answer ended before its end, which tells of the provider, unless all that counts was there already.
     fn broke(&mut self, how: &str) {
-        if self.usage.is_some() {
+        if self.whole {
             self.close();
         } else if let Some(permit) = self.permit.take() {
             let failure = Failure::unanswered(how.to_owned());
@@ -209,16 +214,16 @@ impl Books {
 
     fn close(&mut self) {
         if let Some(permit) = self.permit.take() {
-            permit.answered(self.usage, &Observation::default());
+            permit.answered(self.usage.filter(|_| self.whole), &Observation::default());
         }
     }
 
     /// Nobody reads on.
     fn leave(&mut self) {
-        if self.usage.is_some() {
+        if self.whole {
             self.close();
         }
-        // Without usage the permit's own drop lets the charge stand.
+        // Otherwise the permit's own drop lets the charge stand.
         self.permit = None;
     }
 }

@@ -158,11 +158,11 @@ impl Client for Ours {
         let seen = providers::observe(self.provider, &answer.headers, SystemTime::UNIX_EPOCH + now);
         if answer.status < 400 {
             let end = answer.usage.map_or(End::Unknown, |usage| {
-                let settled = providers::at_completion(self.provider, &charge, &usage);
+                let settled = providers::at_completion(self.provider, "", &charge, &usage);
                 End::Used(settled.unwrap_or(Charge::tokens(usage.input_tokens, usage.output_tokens)))
             });
             lane.finish(grant, end, &seen.readings, at);
-            lane.answered();
+            lane.answered(sent);
             return;
         }
         let failure = providers::classify(self.provider, answer.status, &seen, &answer.body);
@@ -170,7 +170,7 @@ impl Client for Ours {
         let refused = retry == Retry::AfterLimit || failure.status == 429;
         job.ask.again = Some(grant.ticket().clone());
         lane.finish(grant, if refused { End::Refused } else { End::Unknown }, &seen.readings, at);
-        lane.answered();
+        lane.answered(sent);
         match (retry, failure.wait) {
             (Retry::AfterLimit, _) => {
                 let default_wait = pause.unwrap_or(Duration::from_secs(1));

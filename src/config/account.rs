@@ -1,6 +1,6 @@
 //! An account: whose it is, its keys, and its limits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue};
@@ -46,7 +46,7 @@ pub struct Account {
     pub project: Option<String>,
     /// Limits of every model that has none of its own.
     pub limits: Limits,
-    /// Limits by model, or by the name of a pool.
+    /// Limits by model, or by the name of a pool. Models that share a pool share what is set for any of them.
     pub models: BTreeMap<String, Limits>,
     /// Models that share their limits, under a name. Dated snapshots share those of their alias without being named.
     pub pools: BTreeMap<String, Vec<String>>,
@@ -90,10 +90,10 @@ pub struct Limits {
     pub itpm: Option<u64>,
     /// Output tokens per minute.
     pub otpm: Option<u64>,
-    /// Requests under way at once.
-    pub max_concurrent: Option<u32>,
     /// The most tokens that prompt and answer can be together; bounds what is reserved for an answer without a cap.
     pub context_window: Option<u64>,
+    /// Requests under way at once.
+    pub max_concurrent: Option<u32>,
     /// Whether that number adapts, up to `max_concurrent`, to the time that answers take: for servers that queue instead of
     /// refusing, as most do that people run themselves. Default: it does not.
     pub adaptive_concurrency: Option<bool>,
@@ -338,25 +338,28 @@ impl Account {
         }
     }
 
-    /// The pool that `model` belongs to.
+    /// The pool that `model` belongs to: the one that names it, or another snapshot of it, else the provider's.
     pub(crate) fn pool_of<'a>(&'a self, model: &'a str) -> &'a str {
-        let named = self.pools.iter().find(|(_, models)| models.iter().any(|member| member == model));
-        named.map_or_else(|| providers::pool_of(self.provider, model), |(name, _)| name)
+        let own = providers::pool_of(self.provider, model);
+        let with = |is: &dyn Fn(&str) -> bool| self.pools.iter().find(|(_, models)| models.iter().any(|name| is(name)));
+        let snapshot = |name: &str| providers::pool_of(self.provider, name) == own;
+        with(&|name| name == model).or_else(|| with(&snapshot)).map_or(own, |(pool, _)| pool)
     }
 
-    /// The limits of `model`: its own, then those of its pool, of the account, of the tier.
-    pub(crate) fn limits_of(&self, model: &str) -> Vec<(Limit, Source)> {
+    /// The limits of a pool, whichever of its models is asked for first: those that are set for it or one of its models,
+    /// then those of the account, of the tier.
+    pub(crate) fn limits_of(&self, pool: &str) -> Vec<(Limit, Source)> {
         let mut found: Vec<(Limit, Source)> = Vec::new();
         let mut add = |limit: Limit, source: Source| {
             if !found.iter().any(|(known, _)| (known.dimension, known.window) == (limit.dimension, limit.window)) {
                 found.push((limit, source));
             }
         };
-        for limits in self.own_limits(model) {
+        for limits in self.own_limits(pool) {
             limits.iter().for_each(|limit| add(limit, Source::Configured));
         }
         if let Some(Tier(tier)) = &self.tier
-            && let Some(row) = providers::lookup(self.provider, tier, model)
+            && let Some(row) = self.models_of(pool).find_map(|model| providers::lookup(self.provider, tier, model))
         {
             for limit in row.limits {
                 add(limit, Source::Tier { tier: tier.clone(), as_of: row.as_of.clone() });
@@ -365,24 +368,31 @@ impl Account {
         found
     }
 
-    /// The most requests of `model` under way at once.
-    pub(crate) fn max_concurrent(&self, model: &str) -> Option<u32> {
-        self.own_limits(model).find_map(|limits| limits.max_concurrent)
+    /// The most requests of a pool under way at once.
+    pub(crate) fn max_concurrent(&self, pool: &str) -> Option<u32> {
+        self.own_limits(pool).find_map(|limits| limits.max_concurrent)
+    }
+
+    /// Whether that number adapts to the server.
+    pub(crate) fn adaptive_concurrency(&self, pool: &str) -> bool {
+        self.own_limits(pool).find_map(|limits| limits.adaptive_concurrency).unwrap_or(false)
     }
 
     /// The most tokens that a prompt of `model` and its answer can be together.
     pub(crate) fn context_window(&self, model: &str) -> Option<u64> {
-        self.own_limits(model).find_map(|limits| limits.context_window)
+        let own = self.models.get(model).into_iter();
+        own.chain(self.own_limits(self.pool_of(model))).find_map(|limits| limits.context_window)
     }
 
-    /// Whether that number adapts to the server.
-    pub(crate) fn adaptive_concurrency(&self, model: &str) -> bool {
-        self.own_limits(model).find_map(|limits| limits.adaptive_concurrency).unwrap_or(false)
+    fn own_limits<'a>(&'a self, pool: &'a str) -> impl Iterator<Item = &'a Limits> {
+        let of_models = self.models.iter().filter(move |(name, _)| *name != pool && self.pool_of(name) == pool);
+        self.models.get(pool).into_iter().chain(of_models.map(|(_, limits)| limits)).chain([&self.limits])
     }
 
-    fn own_limits<'a>(&'a self, model: &'a str) -> impl Iterator<Item = &'a Limits> {
-        let named = [model, self.pool_of(model)];
-        named.into_iter().filter_map(|name| self.models.get(name)).chain([&self.limits])
+    /// The models that a pool names, or the one that it is named after.
+    fn models_of<'a>(&'a self, pool: &'a str) -> impl Iterator<Item = &'a str> {
+        let named = self.pools.get(pool);
+        named.into_iter().flatten().map(String::as_str).chain(named.is_none().then_some(pool))
     }
 
     /// As [`Config::checked`]; `own` is where the account stands.
@@ -414,6 +424,27 @@ impl Account {
                 let table = if place == "*" { own().field("limits") } else { own().field("models").field(place) };
                 let field = table.field(limit.to_ascii_lowercase());
                 return Err((field, ConfigError::ZeroLimit { account: account(), model: place.to_owned(), limit }));
+            }
+        }
+        let mut pooled = BTreeSet::new();
+        for (pool, models) in &self.pools {
+            if let Some(model) = models.iter().find(|model| !pooled.insert(model.as_str())) {
+                let problem = ConfigError::TwoPools { account: account(), model: model.clone() };
+                return Err((own().field("pools").field(pool), problem));
+            }
+        }
+        for (index, (model, limits)) in self.models.iter().enumerate() {
+            let same = self.models.iter().take(index).filter(|(other, _)| self.pool_of(other) == self.pool_of(model));
+            for (other, others) in same {
+                let differs = |limit: &Limit| {
+                    let of_kind = |other: &Limit| (other.dimension, other.window) == (limit.dimension, limit.window);
+                    others.iter().any(|other| of_kind(&other) && other != *limit)
+                };
+                if let Some(limit) = limits.iter().find(differs).map(|limit| limit.name()) {
+                    let field = own().field("models").field(model).field(limit.to_ascii_lowercase());
+                    let (model, other) = (model.clone(), other.clone());
+                    return Err((field, ConfigError::TwoNumbers { account: account(), model, other, limit }));
+                }
             }
         }
         Ok(())

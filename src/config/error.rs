@@ -93,6 +93,28 @@ pub enum ConfigError {
         /// Which limit.
         limit: String,
     },
+    /// A model is in two pools, so that nobody knows whose limits it shares.
+    #[error("account {account}: {model} is in two pools; leave it in one of them")]
+    TwoPools {
+        /// Which account.
+        account: String,
+        /// Which model.
+        model: String,
+    },
+    /// Two models share one limit and set it to different numbers.
+    #[error(
+        "account {account}: {model} and {other} share their limits, but set {limit} to different numbers; set it for one of them"
+    )]
+    TwoNumbers {
+        /// Which account.
+        account: String,
+        /// Which model.
+        model: String,
+        /// The model or pool that it shares the limit with.
+        other: String,
+        /// Which limit.
+        limit: String,
+    },
     /// `max_attempts` of zero sends nothing.
     #[error("retry.max_attempts is 0, which sends nothing; 1 means no retries")]
     NoAttempts,

@@ -89,6 +89,11 @@ impl Test {
         if self.twice { slice(limit, self.length) } else { 0 }
     }
 
+    /// By how much requests like this may overdraw it, to see whether they are refused.
+    fn extra(&self, amounts: &Amounts, limit: &Limit) -> u64 {
+        amounts[Rule::LargerPlusCap].saturating_mul(EXCESS).saturating_add(self.beyond(limit))
+    }
+
     /// A request of `sent` that overdrew it was answered.
     fn passed(&mut self, sent: Moment, now: Moment) {
         if self.twice && self.began.is_some_and(|began| sent < began) {
@@ -230,9 +235,10 @@ impl Belief {
 
     #[inline]
     pub(super) fn fits(&mut self, amounts: &Amounts, now: Moment) -> bool {
-        let (extra, whole, limit) = (self.extra(amounts), self.rules_of_the_whole(), self.limit);
-        self.hypotheses.iter_mut().filter(|hypothesis| !hypothesis.alive.is_empty()).all(|hypothesis| {
-            let extra = hypothesis.test.map_or(0, |test| extra + test.beyond(&limit));
+        let whole = self.rules_of_the_whole();
+        let Self { limit, hypotheses, .. } = self;
+        hypotheses.iter_mut().filter(|hypothesis| !hypothesis.alive.is_empty()).all(|hypothesis| {
+            let extra = hypothesis.test.map_or(0, |test| test.extra(amounts, limit));
             hypothesis.book.fits(amounts, hypothesis.rules(whole).binding(), extra, now)
         })
     }
@@ -247,23 +253,29 @@ impl Belief {
         whole.map(|hypothesis| hypothesis.alive).reduce(Rules::or)
     }
 
-    /// Charges every book; answers which suspected slices are overdrawn by it, as a bit for each hypothesis: by the
-    /// cheapest rule, where answers tell rules apart, since an excess by the dearest may be none.
+    /// Charges every book; answers which suspected slices are overdrawn by it, as a bit for each hypothesis.
     #[inline]
     pub(super) fn charge(&mut self, amounts: &Amounts, now: Moment) -> u8 {
+        let tests = self.hypotheses.iter().any(|hypothesis| hypothesis.test.is_some());
+        let overdrawn = if tests { self.overdrawn_by(amounts, now) } else { 0 };
+        for hypothesis in &mut self.hypotheses {
+            hypothesis.book.charge(amounts, now);
+        }
+        overdrawn
+    }
+
+    /// The suspected slices that hold no such charge now: by the cheapest rule, where answers tell rules apart, since an excess
+    /// by the dearest may be none.
+    fn overdrawn_by(&mut self, amounts: &Amounts, now: Moment) -> u8 {
         let whole = self.rules_of_the_whole();
         let mut overdrawn = 0;
         for (i, hypothesis) in self.hypotheses.iter_mut().enumerate() {
-            if let Some(test) = hypothesis.test
-                && !hypothesis.alive.is_empty()
-            {
-                let rules = hypothesis.rules(whole);
-                let rules = if self.sighted { rules } else { rules.binding() };
-                let beyond = test.beyond(&self.limit);
-                let one = |rule| hypothesis.book.fits(amounts, Rules::of(&[rule]), beyond, now);
-                overdrawn |= u8::from(!rules.iter().any(one)) << i.min(7);
-            }
-            hypothesis.book.charge(amounts, now);
+            let Some(test) = hypothesis.test.filter(|_| !hypothesis.alive.is_empty()) else { continue };
+            let rules = hypothesis.rules(whole);
+            let rules = if self.sighted { rules } else { rules.binding() };
+            let beyond = test.beyond(&self.limit);
+            let one = |rule| hypothesis.book.fits(amounts, Rules::of(&[rule]), beyond, now);
+            overdrawn |= u8::from(!rules.iter().any(one)) << i.min(7);
         }
         overdrawn
     }
@@ -297,22 +309,19 @@ impl Belief {
     }
 
     pub(super) fn ready_at(&mut self, amounts: &Amounts, now: Moment) -> Moment {
-        let (extra, whole, limit) = (self.extra(amounts), self.rules_of_the_whole(), self.limit);
-        let living = self.hypotheses.iter_mut().filter(|hypothesis| !hypothesis.alive.is_empty());
+        let whole = self.rules_of_the_whole();
+        let Self { limit, hypotheses, .. } = self;
+        let living = hypotheses.iter_mut().filter(|hypothesis| !hypothesis.alive.is_empty());
         let ready = living.map(|hypothesis| {
             let rules = hypothesis.rules(whole).binding();
             if let Some(test) = hypothesis.test
-                && hypothesis.book.fits(amounts, rules, extra + test.beyond(&limit), now)
+                && hypothesis.book.fits(amounts, rules, test.extra(amounts, limit), now)
             {
                 return now;
             }
             hypothesis.book.ready_at(amounts, rules, now)
         });
         ready.max().unwrap_or(now)
-    }
-
-    fn extra(&self, amounts: &Amounts) -> u64 {
-        amounts[Rule::LargerPlusCap].saturating_mul(EXCESS)
     }
 
     /// What is used by the hypothesis that binds, and when the limit is full again.
@@ -560,6 +569,11 @@ impl Belief {
             hypothesis.alive = rules;
             hypothesis.forgive();
         }
+    }
+
+    /// Whether it may be a bucket that refills.
+    pub(super) fn refills(&self) -> bool {
+        self.living().any(|hypothesis| matches!(hypothesis.book, Book::Refill(_)))
     }
 
     /// Until when nobody passes after a refusal is the gate's to say; a bucket is lowered so that those who wait come one

@@ -45,11 +45,12 @@ impl Book {
         match self {
             Book::Refill(book) => book.refund(amounts, since, now),
             Book::Window(book) => book.refund(amounts, at),
-            Book::Gauge { level, .. } => *level = level.minus(amounts),
+            // What has ended is not under way any more: it is off the gauge already.
+            Book::Gauge { .. } => {}
         }
     }
 
-    /// A request that was charged at `at` has ended: a gauge sinks.
+    /// A request that was charged has ended, however: a gauge sinks.
     pub(super) fn ended(&mut self, amounts: &Amounts) {
         if let Book::Gauge { level, .. } = self {
             *level = level.minus(amounts);

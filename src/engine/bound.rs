@@ -76,7 +76,7 @@ mod tests {
         let limits: Vec<_> = limits.iter().map(|limit| (*limit, Source::Configured)).collect();
         gates.set(&limits, now);
         let mut lane = Machine::new(gates, now);
-        lane.answered();
+        lane.answered(now);
         for charge in charges {
             send(&mut lane, *charge, End::Unknown, true, now);
         }

@@ -73,7 +73,7 @@ pub struct Gate {
     since: Moment,
     belief: Belief,
     ground: Ground,
-    /// The allowance until the first answer.
+    /// The allowance at the start, and after a refusal that no book explains.
     careful: Option<Careful>,
     blocked_until: Option<Moment>,
     /// Until when more than the usual margin is kept back.
@@ -92,12 +92,21 @@ pub struct Gate {
 
 /// What may be sent until the provider has answered.
 #[derive(Debug)]
-struct Careful(Bucket);
+struct Careful {
+    bucket: Bucket,
+    /// An answer to what was sent earlier says nothing.
+    since: Moment,
+}
 
 impl Careful {
+    /// One request like `charge`, and another one a minute later if nobody has heard of it.
+    fn one(n: u64, since: Moment) -> Self {
+        Self { bucket: Bucket::new(n.max(1), MINUTE, since), since }
+    }
+
     /// When `n` may go; one request of any size may whenever the allowance is full, and leaves it in debt.
     fn ready_at(&self, n: u64, now: Moment) -> Moment {
-        self.0.ready_at(n.min(self.0.amount()), now)
+        self.bucket.ready_at(n.min(self.bucket.amount()), now)
     }
 }
 
@@ -153,7 +162,10 @@ impl Gate {
             since: now,
             belief: Belief::new(limit, shape, rules, ground.margin, now, ground.wall_at(now)),
             ground,
-            careful: Some(Careful(Bucket::new(limit.amount.div_ceil(CAREFUL), limit.window / CAREFUL as u32, now))),
+            careful: Some(Careful {
+                bucket: Bucket::new(limit.amount.div_ceil(CAREFUL), limit.window / CAREFUL as u32, now),
+                since: Moment::BEGINNING,
+            }),
             blocked_until: None,
             distrusted_until: None,
             agreed: None,
@@ -206,7 +218,7 @@ impl Gate {
             return 0;
         }
         if let Some(careful) = &mut self.careful {
-            careful.0.charge(n, now);
+            careful.bucket.charge(n, now);
         }
         self.spent = self.spent.saturating_add(n);
         self.belief.charge(toll.by_rule(self.limit.dimension), now)
@@ -238,7 +250,7 @@ impl Gate {
         self.belief.refund(&self.amounts(charge), &Amounts::all(since.get(self.limit.dimension)), at, now);
         self.spent = self.spent.saturating_sub(n);
         if let Some(careful) = &mut self.careful {
-            careful.0.refund(n);
+            careful.bucket.refund(n);
         }
     }
 
@@ -271,9 +283,12 @@ impl Gate {
         self.unused = self.unused.saturating_add(charged.saturating_sub(used_now));
     }
 
-    /// Ends the careful start: the provider has answered, and what the answer showed has been taken.
-    pub fn answered(&mut self) {
-        self.careful = None;
+    /// Ends the care: the provider has answered a request of `sent`, and what the answer showed has been taken.
+    #[inline]
+    pub(super) fn answered(&mut self, sent: Moment) {
+        if self.careful.as_ref().is_some_and(|careful| careful.since <= sent) {
+            self.careful = None;
+        }
     }
 
     /// What the server's number shows of the limit; `None` if it shows nothing.
@@ -390,6 +405,10 @@ impl Gate {
         let quiet = (self.limit.window * 2).min(MINUTE * 10);
         self.distrusted_until = Some(until + quiet);
         self.blocked_until = self.blocked_until.max(Some(until));
+        // Those who wait for a bucket to fill up come one after another as it is. Where windows are counted, one goes first.
+        if !self.belief.refills() {
+            self.careful = Some(Careful::one(n, until));
+        }
     }
 
     /// A refusal of `charge`, sent at `sent`, says that a limit of a day is used up, and names no time that can be meant: it
@@ -411,8 +430,7 @@ impl Gate {
             _ => now + LOOK,
         };
         self.block(charge, Some(used), until, now);
-        let one = charge.get(self.limit.dimension).max(1);
-        self.careful = Some(Careful(Bucket::new(one, MINUTE, now)));
+        self.careful = Some(Careful::one(charge.get(self.limit.dimension), until));
         until
     }
 

@@ -22,7 +22,7 @@ use crate::providers::{self, Provider, Reading, Rule, Rules};
 /// let now = Moment::START;
 /// let mut gates = Gates::new(Provider::Openai, Duration::ZERO);
 /// gates.set(&[(Limit::rpm(500), Source::Configured), (Limit::tpm(30_000), Source::Configured)], now);
-/// gates.answered();
+/// gates.answered(now);
 ///
 /// assert!(gates.reserve(&Charge::tokens(25_000, 0), now).is_ok());
 /// let wait = gates.reserve(&Charge::tokens(10_000, 0), now).unwrap_err();
@@ -266,12 +266,11 @@ impl Gates {
         self.gates.iter_mut().for_each(|gate| gate.settle(charged, used, on_its_way, at, now));
     }
 
-    /// See [`Gate::answered`].
-    pub fn answered(&mut self) {
-        if std::mem::replace(&mut self.answered, true) {
-            return;
-        }
-        self.gates.iter_mut().for_each(Gate::answered);
+    /// The provider has answered a request of `sent`; see [`Gate::answered`].
+    #[inline]
+    pub fn answered(&mut self, sent: Moment) {
+        self.answered = true;
+        self.gates.iter_mut().for_each(|gate| gate.answered(sent));
     }
 
     /// A request of `sent` that was let pass to see if it is refused was not.
@@ -385,8 +384,6 @@ impl Gates {
         now: Moment,
     ) -> Option<Moment> {
         let index = self.named(named, now)?;
-        // Who tries it has to be answered first.
-        self.answered = false;
         Some(self.gates[index].used_up(charge, used, sent, now))
     }
 
@@ -414,6 +411,11 @@ impl Gates {
     /// The gates as they stand, where `taken` is what was answered well since `first`.
     pub(super) fn status(&mut self, taken: &Paid, first: Option<Moment>, now: Moment) -> Vec<GateStatus> {
         self.gates.iter_mut().map(|gate| gate.status(taken, first, now)).collect()
+    }
+
+    /// Whether nothing of any limit is used.
+    pub(super) fn are_full(&mut self, now: Moment) -> bool {
+        self.gates.iter_mut().all(|gate| gate.used(now) == 0 && !gate.is_blocked(now))
     }
 
     /// Whether there is a limit per day or longer.
@@ -466,7 +468,7 @@ impl Gates {
         let ground = Ground { margin: self.margin, wall };
         let mut gate = Gate::new(limit, providers::shape_of(self.provider, &limit), rules, source, ground, now);
         if self.answered {
-            gate.answered();
+            gate.answered(now);
         }
         gate
     }
@@ -545,7 +547,7 @@ mod tests {
     fn gates(limits: &[Limit], now: Moment) -> Gates {
         let mut gates = Gates::new(Provider::Openai, Duration::ZERO);
         gates.set(&configured(limits), now);
-        gates.answered();
+        gates.answered(now);
         gates
     }
 
@@ -638,7 +640,7 @@ mod tests {
         let used_after = |provider, seconds| {
             let mut gates = Gates::new(provider, Duration::ZERO);
             gates.set(&[(Limit::tpm(1_000).shaped(Shape::Sliding), Source::Configured)], now);
-            gates.answered();
+            gates.answered(now);
             let (charge, used) = (Charge::tokens(300, 300), Charge::tokens(300, 200));
             gates.reserve(&charge, now).unwrap();
             gates.settle(&charge, &used, &Charge::default(), now, now + Duration::from_secs(20));

@@ -81,7 +81,7 @@ const SCOUT: Duration = Duration::from_secs(10);
 /// let Ok(Submitted::Granted(grant)) = lane.submit(&ask(), || "first", now) else { panic!() };
 /// let Ok(Submitted::Queued(_)) = lane.submit(&ask(), || "second", now) else { panic!() };
 /// lane.finish(grant, End::Used(Charge::tokens(900, 0)), &[], now);
-/// lane.answered();
+/// lane.answered(now);
 ///
 /// let mut out = Vec::new();
 /// let wake_up = lane.poll(now, &mut out);
@@ -365,7 +365,7 @@ impl<T> Machine<T> {
             self.gates.read(readings, &around, now);
         }
         if end != End::Unsent && self.gates.is_empty() {
-            self.gates.answered();
+            self.gates.answered(at);
         }
     }
 
@@ -434,9 +434,10 @@ impl<T> Machine<T> {
         self.gates.read(readings, &around, now);
     }
 
-    /// The provider has answered something: the careful start is over.
-    pub fn answered(&mut self) {
-        self.gates.answered();
+    /// The provider has answered something that was sent at `sent`: the careful start is over.
+    #[inline]
+    pub fn answered(&mut self, sent: Moment) {
+        self.gates.answered(sent);
     }
 
     /// The provider refused a `charge` for a limit: everybody waits for that limit, and comes back one after another.
@@ -556,6 +557,11 @@ impl<T> Machine<T> {
     /// Whether nothing waits and nothing is under way.
     pub fn is_idle(&self) -> bool {
         self.queue.len() == 0 && self.in_flight == 0
+    }
+
+    /// Whether nothing holds a new request: all limits are full, and the provider has no trouble.
+    pub fn is_at_rest(&mut self, now: Moment) -> bool {
+        self.is_idle() && self.open(now).is_ok() && !self.breaker.is_open() && self.gates.are_full(now)
     }
 
     /// Takes no new requests from now on; those that wait and retries of those under way still go.

@@ -26,6 +26,9 @@ impl Moment {
     /// Somewhere to begin: there is time for 73 years before it and for 511 after.
     pub const START: Moment = Moment(1 << 61);
 
+    /// Nothing is earlier.
+    pub(super) const BEGINNING: Moment = Moment(0);
+
     /// That much later; `None` if it would be after the end of time.
     pub fn checked_add(self, time: Duration) -> Option<Moment> {
         Some(self + time).filter(|later| later.0 < u64::MAX)

@@ -12,9 +12,10 @@ use crate::providers::{Amounts, Rule, Rules};
 pub(super) struct Refill {
     /// Geometry and decision; its own TAT is that of the rule asked for last.
     bucket: Bucket,
-    tats: [Tat; Rule::ALL.len()],
-    /// The rules that may be asked for.
-    rules: Rules,
+    /// Those that may be asked for.
+    tats: Vec<(Rule, Tat)>,
+    /// None of them is later. It may be too late itself: what is given back does not lower it.
+    latest: u64,
 }
 
 /// The books by one rule, on the bucket's clock.
@@ -35,51 +36,76 @@ impl Tat {
         }
         self.at = Bucket::bounded(self.at + units);
     }
+
+    /// What was charged `later` stays charged.
+    fn give_back(&mut self, bucket: &Bucket, n: u64, later: u64, now: Moment) {
+        let floor = if later > 0 { bucket.tat_of(later, now).min(self.at) } else { 0 };
+        self.at = self.at.saturating_sub(bucket.in_units(n)).max(floor);
+    }
 }
 
 impl Refill {
+    /// For requests that may be charged by any of `rules`.
     pub(super) fn new(amount: u64, window: Duration, rules: Rules, margin: Duration, now: Moment) -> Self {
         let bucket = Bucket::new(amount, window, now).with_margin(margin);
-        Self { tats: [Tat { at: bucket.tat(), ..Tat::default() }; Rule::ALL.len()], bucket, rules }
+        let full = Tat { at: bucket.tat(), ..Tat::default() };
+        Self { tats: rules.iter().map(|rule| (rule, full)).collect(), latest: full.at, bucket }
     }
 
-    fn tat(&self, rule: Rule) -> u64 {
-        self.tats[rule as usize].at
+    fn tat(&self, rule: Rule) -> Tat {
+        self.tats.iter().find(|(other, _)| *other == rule).map_or_else(Tat::default, |(_, tat)| *tat)
     }
 
+    /// Whether `amounts` fit now by all of `rules`.
     #[inline]
     pub(super) fn fits(&mut self, amounts: &Amounts, rules: Rules, now: Moment) -> bool {
+        // What fits by the dearest rule and the latest TAT fits by all, and nearly always that is so.
+        self.bucket.set_tat(self.latest);
+        self.bucket.fits(amounts[Rule::LargerPlusCap], now) || self.fits_by_each(amounts, rules, now)
+    }
+
+    fn fits_by_each(&mut self, amounts: &Amounts, rules: Rules, now: Moment) -> bool {
         // Whoever comes to the latest TAT binds; the others fit where that does, if a full bucket holds them.
         let (mut largest, mut latest, mut binding) = (0, 0, (0, 0));
-        for rule in rules.iter() {
-            let (n, tat) = (amounts[rule], self.tat(rule));
+        for (rule, tat) in self.tats.iter().filter(|(rule, _)| rules.contains(*rule)) {
+            let n = amounts[*rule];
             largest = largest.max(n);
             // Far from the end, both of them.
-            let due = tat + self.bucket.in_units(n);
+            let due = tat.at + self.bucket.in_units(n);
             if latest <= due {
-                (latest, binding) = (due, (n, tat));
+                (latest, binding) = (due, (n, tat.at));
             }
         }
+        self.latest = self.last();
         let (n, tat) = binding;
         self.bucket.set_tat(tat);
         largest <= self.bucket.amount() && self.bucket.fits(n, now)
     }
 
+    /// The latest of all.
+    fn last(&self) -> u64 {
+        self.tats.iter().map(|(_, tat)| tat.at).max().unwrap_or_default()
+    }
+
     pub(super) fn charge(&mut self, amounts: &Amounts, now: Moment) {
-        let clock = self.bucket.clock_up(now);
-        for rule in self.rules.iter() {
-            if amounts[rule] > 0 {
-                self.tats[rule as usize].charge(self.bucket.in_units(amounts[rule]), clock);
+        let Self { bucket, tats, latest } = self;
+        let clock = bucket.clock_up(now);
+        let mut last = *latest;
+        for (rule, tat) in tats {
+            let n = amounts[*rule];
+            if n > 0 {
+                tat.charge(bucket.in_units(n), clock);
+                last = last.max(tat.at);
             }
         }
+        *latest = last;
     }
 
     /// Gives back what never reached the provider, whose bucket may have been full without it when others were charged
     /// `since`, and did not refill as this one did. Where there were none, it has been full for as long as before.
     pub(super) fn refund(&mut self, amounts: &Amounts, since: &Amounts, now: Moment) {
-        for rule in self.rules.iter().filter(|rule| amounts[*rule] > 0) {
-            self.give_back(rule, amounts[rule], since[rule], now);
-            let tat = &mut self.tats[rule as usize];
+        for (rule, tat) in self.tats.iter_mut().filter(|(rule, _)| amounts[*rule] > 0) {
+            tat.give_back(&self.bucket, amounts[*rule], since[*rule], now);
             if tat.at == tat.restarted {
                 tat.at = tat.rested;
             }
@@ -89,14 +115,14 @@ impl Refill {
     /// Gives `n` back by a rule that settles. What was charged `later`, or may reach the provider after its own refund, it
     /// may take from a bucket that was full by then and did not hold all that came back: so much stays charged.
     pub(super) fn give_back(&mut self, rule: Rule, n: u64, later: u64, now: Moment) {
-        let tat = &mut self.tats[rule as usize].at;
-        let floor = if later > 0 { self.bucket.tat_of(later, now).min(*tat) } else { 0 };
-        *tat = tat.saturating_sub(self.bucket.in_units(n)).max(floor);
+        for (_, tat) in self.tats.iter_mut().filter(|(other, _)| *other == rule) {
+            tat.give_back(&self.bucket, n, later, now);
+        }
     }
 
     pub(super) fn ready_at(&mut self, amounts: &Amounts, rules: Rules, now: Moment) -> Moment {
         let ready = |rule| {
-            self.bucket.set_tat(self.tat(rule));
+            self.bucket.set_tat(self.tat(rule).at);
             self.bucket.ready_at(amounts[rule], now)
         };
         rules.iter().map(ready).max().unwrap_or(now)
@@ -104,47 +130,52 @@ impl Refill {
 
     /// What is missing by `rule`; more than the amount in debt.
     pub(super) fn used(&self, rule: Rule, now: Moment) -> u64 {
-        self.bucket.tokens(self.tat(rule).saturating_sub(self.bucket.clock_up(now)))
+        self.bucket.tokens(self.tat(rule).at.saturating_sub(self.bucket.clock_up(now)))
     }
 
     pub(super) fn full_at(&mut self, rule: Rule, now: Moment) -> Moment {
-        self.bucket.set_tat(self.tat(rule));
+        self.bucket.set_tat(self.tat(rule).at);
         self.bucket.full_at(now)
     }
 
     /// Lowers every book so that `amounts` do not fit before `at`.
     pub(super) fn hold(&mut self, amounts: &Amounts, at: Moment) {
-        for (tat, rule) in self.tats.iter_mut().zip(Rule::ALL) {
+        for (rule, tat) in &mut self.tats {
             self.bucket.set_tat(tat.at);
-            self.bucket.hold(amounts[rule].min(self.bucket.amount()), at);
+            self.bucket.hold(amounts[*rule].min(self.bucket.amount()), at);
             tat.at = self.bucket.tat();
         }
+        self.latest = self.last();
     }
 
     /// Lowers the books of `rules` to at least `used`, as it was at `at`; that of real usage to what is left of it after
     /// `given_back`.
     pub(super) fn tighten(&mut self, rules: Rules, used: u64, given_back: u64, at: Moment) {
-        for rule in rules.iter() {
-            let used = if Rules::SETTLED.contains(rule) { used.saturating_sub(given_back) } else { used };
-            let tat = &mut self.tats[rule as usize].at;
-            *tat = self.bucket.tat_of(used, at).max(*tat);
+        for (rule, tat) in self.tats.iter_mut().filter(|(rule, _)| rules.contains(*rule)) {
+            let used = if Rules::SETTLED.contains(*rule) { used.saturating_sub(given_back) } else { used };
+            tat.at = self.bucket.tat_of(used, at).max(tat.at);
         }
+        self.latest = self.last();
     }
 
     /// The provider's number is the truth: nothing is under way.
     pub(super) fn set_used(&mut self, used: u64, now: Moment) {
         let at = self.bucket.tat_of(used, now);
-        self.tats.iter_mut().for_each(|tat| tat.at = at);
+        self.tats.iter_mut().for_each(|(_, tat)| tat.at = at);
+        self.latest = at;
     }
 
     pub(super) fn resize(&mut self, amount: u64, window: Duration, now: Moment) {
         let new = self.bucket.resized(amount, window, now);
         let restarted = new.clock_up(now);
-        self.tats = Rule::ALL.map(|rule| {
-            let used = self.bucket.carried(self.used(rule, now), amount);
-            Tat { at: if used > 0 { new.tat_of(used, now) } else { new.tat() }, restarted, rested: restarted }
-        });
+        for (_, tat) in &mut self.tats {
+            let used = self.bucket.tokens(tat.at.saturating_sub(self.bucket.clock_up(now)));
+            let used = self.bucket.carried(used, amount);
+            let at = if used > 0 { new.tat_of(used, now) } else { new.tat() };
+            *tat = Tat { at, restarted, rested: restarted };
+        }
         self.bucket = new;
+        self.latest = self.last();
     }
 
     pub(super) fn set_margin(&mut self, margin: Duration) {
@@ -160,7 +191,7 @@ impl Refill {
     pub(super) fn judge(&self, rule: Rule, sight: &Sight, unseen: &Unseen) -> Verdict {
         let noise = self.bucket.in_units(sight.noise);
         let units = |n: u64| self.bucket.in_units(n);
-        let booked = self.tat(rule);
+        let booked = self.tat(rule).at;
         if self.steady(rule, sight)
             && self.bucket.tat_of(sight.used, sight.latest).saturating_add(noise)
                 < booked.saturating_sub(units(unseen.most))
@@ -181,7 +212,7 @@ impl Refill {
 
     /// How many of the charges in the books the server's number does not hold, between which bounds.
     pub(super) fn not_in(&self, rule: Rule, sight: &Sight) -> (u64, u64) {
-        let booked = self.tat(rule);
+        let booked = self.tat(rule).at;
         let missing = |at| self.bucket.tokens(booked.saturating_sub(self.bucket.tat_of(sight.used, at)));
         let least = if self.steady(rule, sight) { missing(sight.latest) } else { 0 };
         // What is shown is rounded, and the server's clock is a little behind ours.
@@ -191,7 +222,7 @@ impl Refill {
     /// Whether nothing was charged to a full bucket since the server's number was written down: only then does the book
     /// differ from it by charges alone.
     fn steady(&self, rule: Rule, sight: &Sight) -> bool {
-        self.tats[rule as usize].restarted <= self.bucket.clock_up(sight.earliest)
+        self.tat(rule).restarted <= self.bucket.clock_up(sight.earliest)
     }
 
     /// Whether `reset` is the time until the bucket is full again, to within `tolerance`.

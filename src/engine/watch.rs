@@ -100,7 +100,7 @@ mod tests {
     fn lane(tpd: u64, now: Moment) -> Machine<()> {
         let mut gates = Gates::new(Provider::Openai, Duration::ZERO);
         gates.set(&[(Limit::tpd(tpd), Source::Configured)], now);
-        gates.answered();
+        gates.answered(now);
         Machine::new(gates, now)
     }
 

@@ -408,7 +408,7 @@ impl Window {
 /// `at` and `n` times `length` more; as late as can be said if that is out of range.
 fn later(at: Moment, length: Duration, n: u64) -> Moment {
     let more = u32::try_from(n).ok().and_then(|n| length.checked_mul(n));
-    more.map_or(at, |more| at + more)
+    at + more.unwrap_or(Duration::MAX)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What a provider's books take for a request, before and after.
 
 use super::Provider;
+use super::models::family;
 use crate::cost::{Charge, Estimate, Usage};
 
 /// What to reserve for `estimate` when it is sent to `provider`. `predicted_output` is the expected output per choice.
@@ -41,9 +42,10 @@ pub fn is_guess(provider: Provider, estimate: &Estimate) -> bool {
 /// What `provider`'s books show for a request in the end; `None` for Azure, which keeps the estimate it admitted.
 ///
 /// Cached tokens count in full at OpenAI and Gemini. At Groq, Mistral and Anthropic (cache reads) they do not count,
-/// except for Anthropic's Haiku 3 and 3.5, which [`TierLimits::cache_reads_count`](super::TierLimits) marks.
-pub fn at_completion(provider: Provider, admitted: &Charge, usage: &Usage) -> Option<Charge> {
-    let uncached = usage.input_tokens.saturating_sub(usage.cached_tokens);
+/// except for Anthropic's Haiku 3 and 3.5.
+pub fn at_completion(provider: Provider, model: &str, admitted: &Charge, usage: &Usage) -> Option<Charge> {
+    let cached = if cache_reads_count(provider, model) { 0 } else { usage.cached_tokens };
+    let uncached = usage.input_tokens.saturating_sub(cached);
     let used = match provider {
         Provider::Azure => return None,
         Provider::Openai | Provider::Compatible => Charge::tokens(usage.input_tokens, usage.output_tokens),
@@ -51,6 +53,11 @@ pub fn at_completion(provider: Provider, admitted: &Charge, usage: &Usage) -> Op
         Provider::Anthropic | Provider::Groq | Provider::Mistral => Charge::tokens(uncached, usage.output_tokens),
     };
     Some(Charge { requests: admitted.requests, ..used })
+}
+
+/// The models marked † in Anthropic's table of limits (2025 and 2026).
+fn cache_reads_count(provider: Provider, model: &str) -> bool {
+    provider == Provider::Anthropic && matches!(family(provider, model), "haiku-3.5" | "haiku-3")
 }
 
 /// Whether `provider` takes a request's tokens when it is done, all of them: so Mistral, whose headers tell them afterwards.
@@ -66,6 +73,7 @@ const fn input_only(charge: Charge) -> Charge {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::providers::{lookup, models, tiers};
 
     const fn charge(tokens: u64, input_tokens: u64, output_tokens: u64) -> Charge {
         Charge { requests: 1, tokens, input_tokens, input_by_chars: input_tokens, output_tokens }
@@ -120,15 +128,29 @@ mod tests {
             (Provider::Mistral, Some(charge(86, 36, 50))),
         ];
         for (provider, expected) in rows {
-            assert_eq!(at_completion(provider, &charge(1_120, 120, 1_000), &usage), expected, "{provider}");
+            assert_eq!(at_completion(provider, "m", &charge(1_120, 120, 1_000), &usage), expected, "{provider}");
         }
+    }
+
+    #[test]
+    fn cache_reads_count_where_the_tier_table_says_so() {
+        let provider = Provider::Anthropic;
+        for tier in tiers(provider) {
+            for model in models(provider, tier) {
+                let counted = lookup(provider, tier, model).unwrap().cache_reads_count;
+                assert_eq!(cache_reads_count(provider, model), counted, "{tier} {model}");
+            }
+        }
+        let usage = Usage { input_tokens: 100, cached_tokens: 64, output_tokens: 50 };
+        let settled = |model| at_completion(provider, model, &charge(150, 100, 50), &usage).unwrap().input_tokens;
+        assert_eq!([settled("claude-3-5-haiku-20241022"), settled("claude-haiku-4-5")], [100, 36]);
     }
 
     #[test]
     fn a_mistral_request_settles_to_the_recorded_query_cost() {
         // Recorded: 122 tokens in all, 16 of them cached, x-ratelimit-tokens-query-cost: 106.
         let usage = Usage { input_tokens: 100, cached_tokens: 16, output_tokens: 22 };
-        let settled = at_completion(Provider::Mistral, &charge(0, 0, 0), &usage).unwrap();
+        let settled = at_completion(Provider::Mistral, "m", &charge(0, 0, 0), &usage).unwrap();
         assert_eq!(settled.tokens, 106);
     }
 
@@ -139,11 +161,11 @@ mod tests {
         for provider in Provider::ALL {
             let admitted = at_admission(provider, &estimate, u64::MAX);
             assert_eq!((admitted.requests, admitted.tokens), (1, u64::MAX), "{provider}");
-            if let Some(settled) = at_completion(provider, &admitted, &usage) {
+            if let Some(settled) = at_completion(provider, "m", &admitted, &usage) {
                 assert_eq!((settled.requests, settled.tokens), (1, u64::MAX), "{provider}");
             }
         }
         let odd = Usage { input_tokens: 1, cached_tokens: 9, output_tokens: 0 };
-        assert_eq!(at_completion(Provider::Groq, &charge(1, 1, 0), &odd), Some(charge(0, 0, 0)));
+        assert_eq!(at_completion(Provider::Groq, "m", &charge(1, 1, 0), &odd), Some(charge(0, 0, 0)));
     }
 }

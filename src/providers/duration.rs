@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
+use jiff::civil::DateTime;
 use jiff::tz::{Offset, TimeZone};
 use jiff::{Timestamp, ZonedDateTime, fmt::rfc2822};
 
@@ -90,8 +91,14 @@ fn today(zone: Zone, now: SystemTime) -> Option<ZonedDateTime> {
     Some(Timestamp::try_from(now).ok()?.to_zoned_datetime(zone))
 }
 
+/// In any of the three forms that RFC 9110 (5.6.7) asks everybody to read.
 fn until_http_date(text: &str, now: SystemTime) -> Option<Duration> {
-    let date = rfc2822::DateTimeParser::new().parse_timestamp(text.trim()).ok()?;
+    const OBSOLETE: [&str; 2] = ["%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"];
+    let text = text.trim();
+    let date = rfc2822::DateTimeParser::new().parse_timestamp(text).ok().or_else(|| {
+        let date = OBSOLETE.iter().find_map(|form| DateTime::strptime(form, text).ok())?;
+        Some(date.to_zoned_datetime(TimeZone::UTC).ok()?.timestamp())
+    })?;
     until(date, now)
 }
 
@@ -209,6 +216,9 @@ mod tests {
             (Some("1.5"), None, Some(1_500)),
             (Some("6m0s"), None, Some(360_000)),
             (Some("Wed, 19 Aug 2026 14:01:30 GMT"), None, Some(90_000)),
+            (Some("Wednesday, 19-Aug-26 14:01:30 GMT"), None, Some(90_000)),
+            (Some("Wed Aug 19 14:01:30 2026"), None, Some(90_000)),
+            (Some("Thu Aug  6 14:01:30 2026"), None, None),
             (Some("Wed, 19 Aug 2026 13:00:00 GMT"), None, None),
             (Some("tomorrow"), None, None),
             (Some("-5"), None, None),

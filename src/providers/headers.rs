@@ -169,7 +169,10 @@ pub(super) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 /// A whole number, with thousands separators or decimals as some compatible servers write them. Saturates; `None` for
 /// anything else, and for the -1 by which some mean "unknown".
 pub(super) fn number(text: &str) -> Option<u64> {
-    let whole = text.split_once('.').map_or(text, |(whole, _)| whole);
+    let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
+    if !decimals.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
     let mut value = None;
     for byte in whole.bytes() {
         match byte {

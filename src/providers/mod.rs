@@ -38,6 +38,8 @@ pub use retire::{Retirement, Scope, retirement};
 pub use rule::{Amounts, Rule, Rules};
 pub use status::{Component, Incident, Indicator, StatusPage, StatusReport};
 pub use tiers::{TierLimits, as_of, has_tier, lookup, models, tiers};
+#[cfg(feature = "client")]
+pub(crate) use usage::usage_in_event;
 pub use usage::{usage_in_bytes, usage_of};
 
 /// The window of a monthly allowance. Providers count calendar months; the longest one is never too short.

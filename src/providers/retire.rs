@@ -8,7 +8,6 @@ use jiff::tz::TimeZone;
 
 use super::duration::until;
 use super::{Class, Failure};
-use crate::cost::DAY;
 
 /// Who is of no use after a failure, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,10 +70,8 @@ pub fn retirement(failure: &Failure, wall: SystemTime) -> Option<Retirement> {
     } else if MONTHLY.contains(&code) || message.contains("specified api usage limits") {
         // A time that has passed by our clock would bring it back at once.
         named_time(&message, wall).filter(|wait| !wait.is_zero()).or_else(|| until_month(wall))
-    } else if message.contains("retry after 86400 seconds") {
-        Some(DAY)
     } else {
-        None
+        failure.wait
     };
     Some(Retirement { scope, back_in })
 }
@@ -163,6 +160,7 @@ mod tests {
                 r#"{"error": {"code": "429", "message": "Please retry after 86400 seconds."}}"#,
                 Some(86_400),
             ),
+            (Provider::Azure, 429, r#"{"error": {"code": "429", "message": "Retry in 25 hours"}}"#, Some(90_000)),
         ];
         for (provider, status, body, back_in) in rows {
             assert_eq!(retired(provider, status, body), Some((Scope::Account, back_in)), "{body}");

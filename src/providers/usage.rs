@@ -26,6 +26,39 @@ pub fn usage_in_bytes(reply: &[u8]) -> Option<Usage> {
     serde_json::from_slice::<Reply>(reply).ok()?.usage()
 }
 
+/// The usage in an event of a stream, and whether it is that of the whole answer. It is not yet in Anthropic's first event, nor
+/// where a server counts along with every piece of the answer.
+#[cfg(feature = "client")]
+pub(crate) fn usage_in_event(event: &[u8]) -> Option<(Usage, bool)> {
+    let usage = usage_in_bytes(event)?;
+    Some((usage, serde_json::from_slice::<Progress>(event).is_ok_and(|progress| progress.is_over())))
+}
+
+/// What an event tells of how far its answer has come.
+#[cfg(feature = "client")]
+#[derive(Deserialize)]
+struct Progress {
+    /// Anthropic's `message_start`.
+    message: Option<IgnoredAny>,
+    #[serde(default, alias = "candidates")]
+    choices: Lenient<Vec<Choice>>,
+}
+
+#[cfg(feature = "client")]
+#[derive(Deserialize)]
+struct Choice {
+    #[serde(alias = "finishReason")]
+    finish_reason: Option<IgnoredAny>,
+}
+
+#[cfg(feature = "client")]
+impl Progress {
+    fn is_over(&self) -> bool {
+        let choices = self.choices.get().map_or(&[][..], |choices| choices);
+        self.message.is_none() && (choices.is_empty() || choices.iter().any(|choice| choice.finish_reason.is_some()))
+    }
+}
+
 /// The places where usage is found.
 #[derive(Deserialize)]
 struct Reply {
@@ -216,6 +249,26 @@ mod tests {
             assert_eq!(usage_of(&reply), expected, "{name}");
             assert_eq!(usage_in_bytes(reply.to_string().as_bytes()), expected, "{name}, from bytes");
         }
+    }
+
+    #[cfg(feature = "client")]
+    #[test]
+    fn an_event_tells_whether_its_usage_is_that_of_the_whole_answer() {
+        let rows = [
+            (json!({"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 4}}), true),
+            (json!({"choices": [{"finish_reason": "stop"}], "x_groq": {"usage": {"prompt_tokens": 9}}}), true),
+            (json!({"choices": [{"finish_reason": null}], "usage": {"prompt_tokens": 9}}), false),
+            (json!({"type": "message_start", "message": {"usage": {"input_tokens": 9, "output_tokens": 1}}}), false),
+            (json!({"type": "message_delta", "usage": {"output_tokens": 15}}), true),
+            (json!({"type": "response.completed", "response": {"usage": {"input_tokens": 1}}}), true),
+            (json!({"candidates": [{"content": {}}], "usageMetadata": {"promptTokenCount": 1}}), false),
+            (json!({"candidates": [{"finishReason": "STOP"}], "usageMetadata": {"promptTokenCount": 1}}), true),
+        ];
+        for (event, whole) in rows {
+            let told = usage_in_event(event.to_string().as_bytes());
+            assert_eq!(told.map(|(_, whole)| whole), Some(whole), "{event}");
+        }
+        assert_eq!(usage_in_event(br#"{"choices":[],"usage":null}"#), None);
     }
 
     #[test]

@@ -28,6 +28,25 @@ async fn dropped_before_it_was_sent_gives_everything_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_gauge_loses_what_has_ended_once_however_it_ended() {
+    let limits = Limits { tpm: Some(1_000), shape: Some(Shape::Gauge), ..Limits::default() };
+    let scheduler = Scheduler::builder().account(Account::openai().limits(limits)).build().unwrap();
+    scheduler.acquire(request(100)).await.unwrap().settle(Usage::new(100, 0));
+    let permits = [400, 300, 300].map(|tokens| scheduler.try_acquire(request(tokens)).unwrap());
+    let left = || scheduler.snapshot().lanes[0].status.gates[0].left;
+    assert_eq!(left(), 0);
+    let [unsent, mut sent, refused] = permits;
+    drop(unsent);
+    assert_eq!(left(), 400);
+    let too_much = r#"{"error":{"message":"Rate limit reached","code":"rate_limit_exceeded"}}"#;
+    refused.failed(429, &http::HeaderMap::new(), too_much.as_bytes());
+    assert_eq!(left(), 700);
+    sent.sent();
+    drop(sent);
+    assert_eq!(left(), 1_000);
+}
+
+#[tokio::test(start_paused = true)]
 async fn dropped_after_it_was_sent_counts_as_used() {
     let scheduler = scheduler(60, 6_000);
     let mut permit = scheduler.acquire(request(500)).await.unwrap();
@@ -69,7 +88,7 @@ fn a_wrong_usage_holds_a_lane_for_little_more_than_a_window() {
             let now = Moment::START;
             let mut gates = Gates::new(Provider::Groq, Duration::ZERO);
             gates.set(&[(Limit::tpm(100_000).shaped(shape), Source::Configured)], now);
-            gates.answered();
+            gates.answered(now);
             let charge = Charge::tokens(100, 0);
             gates.reserve(&charge, now).unwrap();
             gates.settle(&charge, &Charge::tokens(used, 0), &Charge::default(), now, now);

@@ -43,7 +43,7 @@ fn lane(provider: Provider, limits: &[Limit], wall: &str) -> (Machine<()>, Momen
     let (now, wall) = (Moment::START, SystemTime::try_from(wall.parse::<jiff::Timestamp>().unwrap()).unwrap());
     let mut gates = Gates::new(provider, SECOND / 2).at_time_of_day(now, wall);
     gates.set(&limits.iter().map(|limit| (*limit, Source::Configured)).collect::<Vec<_>>(), now);
-    gates.answered();
+    gates.answered(now);
     (Machine::new(gates, now), now)
 }
 
@@ -52,7 +52,7 @@ fn refuse(lane: &mut Machine<()>, failure: &Failure, sent: Moment, now: Moment) 
     let Ok(Submitted::Granted(grant)) = lane.submit(&one(), || (), sent) else { panic!("it is held") };
     let charge = grant.charge;
     lane.finish(grant, End::Refused, &[], now);
-    lane.answered();
+    lane.answered(now);
     lane.refused(failure, &charge, sent, SECOND, now);
     lane.try_forecast(&one(), now).unwrap().starts_in
 }
@@ -76,7 +76,7 @@ fn the_next_day_begins_with_one_request_and_goes_on_when_that_is_answered() {
     let Ok(Submitted::Granted(grant)) = lane.submit(&one(), || (), midnight) else { panic!("a new day") };
     assert!(matches!(lane.submit(&one(), || (), midnight), Ok(Submitted::Queued(_))), "the clocks may differ");
     lane.finish(grant, End::Unknown, &[], midnight + SECOND);
-    lane.answered();
+    lane.answered(midnight);
     let mut out = Vec::new();
     lane.poll(midnight + SECOND, &mut out);
     assert!(matches!(out[..], [Wake::Granted(..)]));

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tollgate::{
-    Account, AcquireError, ConfigError, Limit, Limits, Permit, Priority, Refusal, Request, Scheduler, TryAcquireError,
-    Usage,
+    Account, AcquireError, ConfigError, Limit, Limits, Permit, Priority, Provider, Refusal, Request, Scheduler,
+    TryAcquireError, Usage,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// 60 requests and 6,000 tokens per minute: one request or a hundred tokens a second.
 fn scheduler() -> Scheduler {
@@ -177,16 +178,60 @@ async fn close_refuses_new_work_and_drain_finishes_the_old() {
 #[tokio::test(start_paused = true)]
 async fn models_of_one_pool_share_limits_and_others_do_not() {
     let limits = Limits { rpm: Some(2), ..Limits::default() };
-    let account = Account::openai().limits(limits).pool("shared", ["a", "b"]);
+    let account = Account::openai().limits(limits).pool("shared", ["a", "b"]).pool("flagship", ["gpt-5.5"]);
     let scheduler = Scheduler::builder().account(account).build().unwrap();
     let ask = |model: &'static str| Request::tokens(model, 1, 0);
-    for (first, second) in [("a", "b"), ("gpt-4o", "gpt-4o-2024-08-06")] {
+    for (first, second) in [("a", "b"), ("gpt-4o", "gpt-4o-2024-08-06"), ("gpt-5.5-2026-03-01", "gpt-5.5")] {
         settle(scheduler.acquire(ask(first)).await.unwrap());
         settle(scheduler.acquire(ask(second)).await.unwrap());
         assert!(scheduler.try_acquire(ask(first)).is_err(), "{second} has used up what {first} could have used");
     }
     let pools: Vec<_> = scheduler.snapshot().lanes.into_iter().map(|lane| lane.pool).collect();
-    assert_eq!(pools, ["gpt-4o", "shared"]);
+    assert_eq!(pools, ["flagship", "gpt-4o", "shared"]);
+}
+
+#[test]
+fn the_limits_of_a_pool_do_not_depend_on_which_of_its_models_is_asked_for_first() {
+    let tpm = |tpm| Limits { tpm: Some(tpm), ..Limits::default() };
+    let accounts = || {
+        let openai =
+            Account::openai().tier(1).model("gpt-4o-2024-08-06", tpm(7_000)).pool("two", ["gpt-5.5", "gpt-4.1"]);
+        let anthropic = Account::new(Provider::Anthropic).model("claude-sonnet-4-5", tpm(7_000));
+        let mistral = Account::new(Provider::Mistral).model("mistral-small-latest", tpm(7_000));
+        [openai, anthropic, mistral]
+    };
+    let rows = [
+        (0, "gpt-4o", "gpt-4o-2024-11-20", vec![Limit::tpm(7_000), Limit::rpm(500)]),
+        (0, "gpt-4.1", "gpt-5.5", vec![Limit::rpm(500), Limit::tpm(500_000)]),
+        (1, "claude-sonnet-4-5-20250929", "claude-sonnet-4-5", vec![Limit::tpm(7_000)]),
+        (2, "mistral-small-2506", "mistral-small-latest", vec![Limit::tpm(7_000)]),
+    ];
+    for (account, first, second, expected) in rows {
+        for order in [[first, second], [second, first]] {
+            let scheduler = Scheduler::builder().account(accounts()[account].clone()).build().unwrap();
+            for model in order {
+                let limits: Vec<_> = scheduler.lane_of(model).status.gates.iter().map(|gate| gate.limit).collect();
+                assert_eq!(limits, expected, "{model} of {order:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn models_without_end_take_no_memory_without_end() {
+    let limits = Limits { rpm: Some(1), ..Limits::default() };
+    let scheduler = Scheduler::builder().account(Account::openai().limits(limits)).build().unwrap();
+    let busy = scheduler.acquire(Request::tokens("busy", 1, 0)).await.unwrap();
+    for round in 0..10 {
+        for nth in 0..1_000 {
+            settle(scheduler.acquire(Request::tokens(format!("model {round} {nth}"), 1, 0)).await.unwrap());
+        }
+        tokio::time::sleep(2 * MINUTE).await;
+    }
+    let lanes = scheduler.snapshot().lanes;
+    assert!(lanes.len() < 2_100, "{}", lanes.len());
+    assert!(lanes.iter().any(|lane| lane.pool == "busy" && lane.status.in_flight == 1));
+    settle(busy);
 }
 
 #[tokio::test(start_paused = true)]

@@ -105,7 +105,7 @@ impl World {
             self.book.standing(self.now).stamp(&mut headers);
             let (used, at) = (Charge::tokens(usage.input_tokens, usage.output_tokens), self.at());
             self.lane.finish(grant, End::Used(used), &read(&headers), at);
-            self.lane.answered();
+            self.lane.answered(at);
         }
     }
 
@@ -154,7 +154,7 @@ fn lane(provider: Provider, limit: Limit) -> (Machine<()>, Moment) {
     let start = Moment::START;
     let mut gates = Gates::new(provider, MARGIN);
     gates.set(&[(limit, Source::Configured)], start);
-    gates.answered();
+    gates.answered(start);
     (Machine::new(gates, start), start)
 }
 
@@ -400,7 +400,7 @@ fn days_end_at_midnight_pacific_also_when_the_clocks_change() {
         let limit = Limit::rpd(2).shaped(Shape::Calendar(Zone::Pacific));
         let mut gates = Gates::new(Provider::Gemini, Duration::ZERO).at_time_of_day(start, wall);
         gates.set(&[(limit, Source::Configured)], start);
-        gates.answered();
+        gates.answered(start);
         let one = Charge::tokens(1, 0);
         let end = start + Duration::from_secs(3_600 * hours);
         assert!(gates.reserve(&one, start).is_ok() && gates.reserve(&one, end - SECOND).is_ok(), "{date}");

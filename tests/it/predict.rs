@@ -114,7 +114,7 @@ fn play(seed: u64, requests: usize) -> (u32, f64) {
     let start = Moment::START;
     let mut gates = Gates::new(Provider::Openai, Duration::from_millis(500)).charged_by(Rules::of(&[Rule::Usage]));
     gates.set(&[(Limit::tpm(TPM as u64), Source::Configured)], start);
-    gates.answered();
+    gates.answered(start);
     let mut lane = Machine::new(gates, start).predicting(Predictors::new(500, 0.5));
     let guess = Guess { provider: Provider::Anthropic, estimate: OPEN, tag: None, context_window: None };
     let mut due = Vec::new();

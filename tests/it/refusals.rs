@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 use http::HeaderMap;
 use tokio::time::Instant;
 use tollgate::{
-    Account, AcquireError, Attempt, Class, Error, Limits, Refusal, Request, RetryPolicy, Scheduler, TryAcquireError,
+    Account, AcquireError, Attempt, Class, Error, Limits, Provider, Refusal, Request, RetryPolicy, Scheduler,
+    TryAcquireError,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -105,6 +106,72 @@ async fn a_wait_is_obeyed_by_the_whole_lane_and_waiters_come_back_one_after_anot
     assert!(gaps.iter().all(|gap| *gap >= Duration::from_millis(18)), "{gaps:?}");
     assert_eq!(refused.await.unwrap().unwrap(), 2);
     assert_eq!(scheduler.snapshot().lanes[0].counters.rate_limited, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn x_should_retry_speaks_to_the_request_and_the_limit_to_everybody() {
+    let scheduler = scheduler();
+    let headers = headers(&[("retry-after", "20"), ("x-should-retry", "false")]);
+    let (calls, call) = failing(1, 429, headers, TOKENS_429);
+    let start = Instant::now();
+    assert!(scheduler.submit(request(), call).await.is_err());
+    assert_eq!((calls.load(Relaxed), start.elapsed()), (1, Duration::ZERO));
+    drop(scheduler.acquire(request()).await.unwrap());
+    assert!(start.elapsed() >= 20 * SECOND, "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_refusal_of_a_window_one_goes_first_and_the_others_when_it_was_answered() {
+    let limits = Limits { rpm: Some(100), ..Limits::default() };
+    let scheduler = Scheduler::builder().account(Account::new(Provider::Gemini).limits(limits)).build().unwrap();
+    let (_, call) = failing(0, 200, HeaderMap::new(), "");
+    scheduler.submit(request(), call).await.unwrap();
+    let (_, call) = failing(1, 429, headers(&[("retry-after", "20")]), "{}");
+    let refused = tokio::spawn({
+        let scheduler = scheduler.clone();
+        async move { scheduler.submit(request(), call).await }
+    });
+    tokio::task::yield_now().await;
+    let start = Instant::now();
+    let starts: Vec<_> = (0..30)
+        .map(|_| {
+            let scheduler = scheduler.clone();
+            tokio::spawn(async move {
+                let permit = scheduler.acquire(request()).await.unwrap();
+                let at = start.elapsed();
+                tokio::time::sleep(SECOND).await;
+                permit.settle(tollgate::Usage::new(100, 100));
+                at
+            })
+        })
+        .collect();
+    assert_eq!(refused.await.unwrap().unwrap(), 2);
+    let mut after = Vec::new();
+    for start in starts {
+        after.push(start.await.unwrap());
+    }
+    after.sort();
+    // The refused one goes first, and all of the others when it was answered.
+    assert!(after[0] >= 20 * SECOND && after[29] < 24 * SECOND, "{after:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_nobody_explained_is_no_answer_of_the_provider() {
+    let scheduler = scheduler();
+    let unexplained = |_| std::future::ready(Err::<(), _>(Failed));
+    assert!(scheduler.submit(request(), unexplained).await.is_err());
+    // The careful start is not over: an eighth of the limit, then nothing.
+    let large = || Request::tokens("gpt-4o", 74_000, 0);
+    let first = scheduler.try_acquire(large()).unwrap();
+    assert!(scheduler.try_acquire(large()).is_err());
+    drop(first);
+    let explained = |attempt: Attempt| {
+        attempt.answer(200, &HeaderMap::new());
+        std::future::ready(Err::<(), _>(Failed))
+    };
+    assert!(scheduler.submit(request(), explained).await.is_err());
+    let permits = [large(), large()].map(|request| scheduler.try_acquire(request));
+    assert!(permits.iter().all(Result::is_ok));
 }
 
 #[tokio::test(start_paused = true)]

@@ -185,7 +185,7 @@ fn saturate(load: &Load) -> Outcome {
                     servers[1].returns(unused, now);
                     outcome.spent[1] -= unused;
                     lane.finish(grant, End::Used(used), &[], now);
-                    lane.answered();
+                    lane.answered(now);
                 }
             }
         }

@@ -29,6 +29,14 @@ fn every_setting_that_cannot_hold_is_refused_with_its_file_line_and_field() {
         ),
         ("[[fallback]]\nmodel = \"m\"\nroutes = []", "3:1: fallback[0].routes: "),
         ("max_waiting = 5\noutput_quantile = 2.0", "2:1: output_quantile: output_quantile is 2; "),
+        (
+            "[[account]]\n[account.pools]\na = [\"x\", \"y\"]\nb = [\"y\"]",
+            "4:1: account[0].pools.b: account openai: y is in two pools",
+        ),
+        (
+            &format!("{MODELS}rpm = 5\ntpm = 9\n[account.models.\"gpt-4o-2024-08-06\"]\nrpm = 5\ntpm = 8"),
+            "7:1: account[0].models.gpt-4o-2024-08-06.tpm: account openai: gpt-4o-2024-08-06 and gpt-4o share their limits",
+        ),
         ("[tenants]\na = 0", "2:1: tenants.a: tenant a has 0 turns"),
         ("[retry]\nmax_attempts = 0", "2:1: retry.max_attempts: "),
         ("timeout = 0", "1:1: timeout: timeout is 0"),

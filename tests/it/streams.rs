@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tollgate::{Account, ClientError, Limits, Request, Scheduler};
+use tollgate::{Account, Charge, ClientError, Limits, Request, Scheduler};
 
 use crate::raw;
 
@@ -134,6 +134,28 @@ async fn an_answer_that_is_no_stream_is_said_to_be_none() {
     let error = scheduler.chat_stream(&chat()).await.unwrap_err();
     let tollgate::Error::Call { error: ClientError::NoStream, attempts: 1, .. } = error else { panic!("{error:?}") };
     assert_eq!(books(&scheduler), (59, 0));
+}
+
+#[test]
+fn usage_of_the_answer_so_far_gives_nothing_back() {
+    within_seconds(async {
+        let start = r#"{"type":"message_start","message":{"usage":{"input_tokens":25,"output_tokens":1}}}"#;
+        let piece = r#"{"choices":[{"delta":{"content":"a"},"finish_reason":null}],"usage":{"prompt_tokens":9,"completion_tokens":1}}"#;
+        for so_far in [start, piece] {
+            let url = raw::answering([format!("{HEAD}data: {so_far}\n\ndata: {so_far}\n\n")]);
+            let (client, ended) = (scheduler(&url), scheduler(&url));
+            let mut stream = client.chat_stream(&chat()).await.unwrap();
+            stream.next().await.unwrap().unwrap();
+            drop(stream);
+            streamed(&ended).await;
+            for scheduler in [client, ended] {
+                let status = &scheduler.snapshot().lanes[0].status;
+                // The input and the whole cap are still taken; what was seen is no usage.
+                assert_eq!((status.in_flight, status.used), (0, Charge::default()), "{so_far}");
+                assert!(status.gates[0].spent > 1_000, "{so_far}: {}", status.gates[0].spent);
+            }
+        }
+    });
 }
 
 #[tokio::test]

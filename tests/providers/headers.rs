@@ -91,6 +91,13 @@ fn limits_are_read_from_the_headers_of_every_provider() {
             &[(Tokens, Some(1_500_000), None, None, None)],
         ),
         (
+            "a limit that is no whole number is none",
+            Openai,
+            "x-ratelimit-limit-tokens: 1.5e6
+             x-ratelimit-limit-requests: 60.000",
+            &[(Requests, Some(60), None, None, None)],
+        ),
+        (
             "Azure Foundry, 2026-08-19",
             Azure,
             "x-ratelimit-key: gpt-5-nano

@@ -156,7 +156,7 @@ pub(crate) struct LimitArgs {
     pub(crate) shape: Vec<(ShapeOf, Shape)>,
 
     /// No limits but those that the provider's headers show
-    #[arg(long, conflicts_with_all = ["tier", "rpm", "rpd", "tpm", "tpd", "itpm", "otpm", "config"])]
+    #[arg(long, conflicts_with_all = ["tier", "rps", "rpm", "rpd", "tpm", "tpd", "itpm", "otpm", "config"])]
     pub(crate) unlimited: bool,
 
     /// Keep in this file what answers show of the limits (numbers, shapes, charge rules), and start from what it holds

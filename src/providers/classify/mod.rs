@@ -98,6 +98,15 @@ impl Failure {
         }
     }
 
+    /// What it says to everybody who waits where it was met. `x-should-retry: false` speaks to the one request that heard it:
+    /// the others still wait for the limit that it met.
+    pub(crate) fn retry_of_others(&self) -> Retry {
+        match self.class.retry() {
+            Retry::Never => self.retry(),
+            retry => retry,
+        }
+    }
+
     /// Whether it tells that the provider is failing rather than refusing: 5xx, no answer, an unusable one, or such an error
     /// inside of a stream. A 4xx is an answer, whatever it says.
     pub fn is_outage(&self) -> bool {
@@ -239,10 +248,12 @@ fn failure(provider: Provider, key: Option<&Secret>, status: u16, headers: &Obse
     let told = headers.retry_after.max(text::wait(&body.message)).max(body.retry_delay);
     let wait = told.filter(|wait| !misleading && !wait.is_zero());
     let class = rules::class(&rules::Facts { provider, status, body, headers, hit: limit, wait });
+    // Azure's free trial is the one allowance of which the answer says when there is more.
+    let back_in_a_day = class == Class::QuotaExhausted && provider == Provider::Azure;
     let number = status.to_string();
     Failure {
         class,
-        wait: wait.filter(|_| class.retry() != Retry::Never),
+        wait: wait.filter(|_| class.retry() != Retry::Never || back_in_a_day),
         limit,
         // Azure and Gemini repeat the status as the code.
         code: body.codes().find(|code| *code != number).map(shown),

@@ -26,7 +26,10 @@ fn spoken_duration(text: &str) -> Option<Duration> {
     }
     let unit = words.next().unwrap_or_default();
     let starts = |start: &str| unit.starts_with(start);
-    let seconds = if unit.is_empty() || starts("sec") {
+    if unit == "ms" || starts("millisecond") {
+        return Some(amount / 1_000);
+    }
+    let seconds = if unit.is_empty() || unit == "s" || starts("sec") {
         1
     } else if starts("min") {
         60
@@ -130,6 +133,9 @@ mod tests {
             ("Try again in 1 hour", Some(3_600_000)),
             ("retry after 86400 seconds", Some(86_400_000)),
             ("retry in 5", Some(5_000)),
+            ("retry in 5 s.", Some(5_000)),
+            ("retry after 500 ms", Some(500)),
+            ("retry after 1500 milliseconds", Some(1_500)),
             ("retry in 0s", None),
             ("Please try again in 1 month.", None),
             ("Please try again in a while.", None),

@@ -164,7 +164,7 @@ mod tests {
         let now = Moment::START;
         let mut gates = Gates::new(Provider::Compatible, Duration::ZERO);
         gates.set(&[(limit, Source::Configured)], now);
-        gates.answered();
+        gates.answered(now);
         let mut lane = Machine::new(gates, now);
         for _ in 0..40 {
             let ask = Ask { charge: Charge::tokens(1, 0), ..Ask::default() };

@@ -172,7 +172,7 @@ pub(crate) fn line(row: &Row, outcome: Outcome, mask: &Mask) -> Vec<u8> {
     match answer {
         None => out.extend_from_slice(b"null"),
         Some(Answer { provider: _, status, request_id, body }) => {
-            let request_id = request_id.map_or_else(|| "null".to_owned(), |id| quoted(&id));
+            let request_id = request_id.map_or_else(|| "null".to_owned(), |id| quoted(&mask.clean(id)));
             let _ = write!(out, r#"{{"status_code":{status},"request_id":{request_id},"body":"#);
             out.extend_from_slice(self::body(body, mask).as_bytes());
             out.push(b'}');

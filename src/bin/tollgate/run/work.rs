@@ -252,15 +252,12 @@ pub(crate) async fn run(
         feeds.push(Feed { places: queue.places.into_iter(), reader, running: 0, bytes: 0 });
     }
     let mut tasks = JoinSet::new();
-    let mut active = 0;
+    let mut first = 0;
     loop {
-        let now_active = feeds.iter().filter(|feed| !feed.is_over()).count();
-        if now_active != active {
-            // A share has become free, or it is the beginning: everybody may take more.
-            active = now_active;
-            for index in 0..feeds.len() {
-                fill(job, &mut feeds, index, active, max_concurrent, &results, &mut tasks).with_context(cannot)?;
-            }
+        let active = feeds.iter().filter(|feed| !feed.is_over()).count();
+        // Whose row has ended comes last, so that fewer places than models go round.
+        for index in (first..feeds.len()).chain(0..first) {
+            fill(job, &mut feeds, index, active, max_concurrent, &results, &mut tasks).with_context(cannot)?;
         }
         let ended = tokio::select! {
             biased;
@@ -275,7 +272,7 @@ pub(crate) async fn run(
         }
         feeds[index].running -= 1;
         feeds[index].bytes -= bytes;
-        fill(job, &mut feeds, index, active, max_concurrent, &results, &mut tasks).with_context(cannot)?;
+        first = index + 1;
     }
     Ok(())
 }
