@@ -9,7 +9,7 @@ use crate::config::{Account, Config, ConfigError, Key};
 use crate::engine::{Change, Member, Out, Refusal, Rotation};
 use crate::event::{Event, Listener};
 use crate::lane::{Lane, Lanes};
-use crate::providers::Failure;
+use crate::providers::{self, Failure};
 use crate::secret::Secret;
 
 /// An account at work.
@@ -48,7 +48,8 @@ impl AccountState {
                     .map(Secret::from)
                     .ok_or_else(|| ConfigError::MissingKey {
                         account: settings.name().to_owned(),
-                        variable: variable.clone(),
+                        // Somebody may have put the key itself there.
+                        variable: providers::clean(variable),
                     })?,
             };
             read.for_header().ok_or_else(|| ConfigError::BadKey { account: settings.name().to_owned(), key })

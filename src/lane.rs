@@ -432,7 +432,7 @@ impl Lane {
 
     /// Closes the books of a grant and, in the same step, takes what its failure says about the lane: whoever waits for
     /// what it names waits as long as it asks, or goes where it need not. `call` is how it went, if it was sent. Answers
-    /// whether the provider is failing for everybody.
+    /// whether it failed together with others, so that it costs its request no attempt.
     pub(crate) fn conclude(
         self: &Arc<Self>,
         grant: Box<Grant>,
@@ -464,7 +464,11 @@ impl Lane {
         if heard.is_answer() {
             state.machine.answered(sent);
         }
+        let mut with_others = state.machine.is_failing();
         if let Heard::Failure(failure, default_wait) = heard {
+            if failure.retry() == Retry::AfterLimit {
+                with_others = state.machine.is_known_refusal(sent, now);
+            }
             let until = match failure.retry_of_others() {
                 Retry::AfterLimit => state.machine.refused(failure, &charge, sent, default_wait, now),
                 Retry::Backoff => failure.wait.map(|wait| {
@@ -477,17 +481,15 @@ impl Lane {
             // Each of many failures under way says the same once more.
             if late_until > state.known_late_until.map(|known| known + WORTH_MOVING) {
                 state.known_late_until = late_until;
-                let failing = state.machine.is_failing();
                 drop(state);
                 // Before the driver refuses those who cannot wait so long here.
                 self.scatter_movable();
                 self.release(self.lock());
-                return failing;
+                return with_others;
             }
         }
-        let failing = state.machine.is_failing();
         self.release(state);
-        failing
+        with_others
     }
 
     /// Counts a retry and says how long it has to wait for the lane's budget. What waits for a limit, or for the provider to

@@ -214,7 +214,7 @@ impl Permit {
     }
 
     /// The provider answered with an error, or not at all. `default_wait` is how long a refused lane waits if the answer
-    /// names no time. Answers whether the provider is failing for everybody.
+    /// names no time. Answers whether it failed together with others.
     pub(crate) fn failed_as(mut self, failure: &Failure, answer: &Observation, default_wait: Duration) -> bool {
         let refused = failure.retry() == Retry::AfterLimit || failure.status == 429;
         let end = if refused { End::Refused } else { End::Unknown };
@@ -230,7 +230,7 @@ impl Permit {
         self.finish(End::Unsent, &Observation::default(), heard)
     }
 
-    /// Closes the books. Answers whether the provider is failing for everybody.
+    /// Closes the books. Answers whether it failed together with others.
     #[inline]
     fn finish(&mut self, end: End, answer: &Observation, heard: Heard<'_>) -> bool {
         let Some(grant) = self.grant.take() else { return false };
@@ -246,13 +246,13 @@ impl Permit {
             self.trace.failed(failure);
         }
         let lane = self.lane();
-        let failing = lane.conclude(grant, end, answer, heard, call.as_ref(), now);
+        let with_others = lane.conclude(grant, end, answer, heard, call.as_ref(), now);
         let used = if let End::Used(used) = &end { Some(used) } else { None };
         self.trace.settled(call.as_ref(), &charge, used);
         if let Some(call) = &call {
             lane.metrics.ended(lane, call, &charge, used);
         }
-        failing
+        with_others
     }
 }
 

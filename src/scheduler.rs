@@ -522,7 +522,7 @@ impl Scheduler {
         let retires = target.retired_by(failure).is_some();
         // What a fallback cannot do says nothing about the model that the request is made for.
         let beyond = target.rank() > 0 && failure.class.is_own_bound();
-        let failing = if unsent {
+        let with_others = if unsent {
             permit.unsent(Some(failure))
         } else {
             permit.failed_as(failure, answer, backoff.clone().next().unwrap_or(DEFAULT_WAIT))
@@ -540,7 +540,7 @@ impl Scheduler {
             Retry::AfterLimit => false,
         };
         // Where everybody fails, the attempt costs none and is made again when a lane lets it.
-        let free = failing && backs_off && policy.max_attempts > 1;
+        let free = with_others && policy.max_attempts > 1;
         let pause = if free { Duration::ZERO } else { backoff.next()? };
         // A wait that the provider names holds the whole lane; only without one does the request wait by itself.
         let own = if backs_off && failure.wait.is_none() { pause } else { Duration::ZERO };

@@ -174,13 +174,23 @@ impl From<&str> for Tier {
 }
 
 /// Where an API key comes from. In files `{ env = "NAME" }`, or the key itself as a string.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(from = "KeyForm")]
 pub enum Key {
     /// An environment variable, read when the scheduler is built. White space around it is no part of the key.
     Env(String),
     /// The key itself.
     Value(Secret),
+}
+
+/// Shows no key, not even one that was taken for a variable's name.
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Key::Env(variable) => f.debug_tuple("Env").field(&providers::clean(variable)).finish(),
+            Key::Value(secret) => f.debug_tuple("Value").field(secret).finish(),
+        }
+    }
 }
 
 // Untagged on purpose: its errors do not quote what they met.

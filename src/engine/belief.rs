@@ -56,6 +56,8 @@ struct Hypothesis {
     /// Resets in a row that the shape does not explain.
     odd_resets: u8,
     test: Option<Test>,
+    /// When a refusal, or what was learned before, said that the shape is there.
+    found: Option<Moment>,
 }
 
 /// A slice that is only suspected lets a few more pass, to see whether they are refused.
@@ -125,7 +127,14 @@ impl Belief {
         let hypotheses = Vec::new();
         let mut belief = Self { limit, rules, margin, hypotheses, gauge: false, sighted: false, resets_lie: false };
         match shape {
-            Some(shape) => belief.suppose(shape, None, now, wall),
+            Some(shape) => {
+                belief.suppose(shape, None, now, wall);
+                // Azure says that it looks at one second or at ten. Who describes the limit knows.
+                if limit.shape.is_none() && limit.window == MINUTE && length_of(&shape) > Some(SECOND) {
+                    let test = Test::new(SECOND, slice(&limit, SECOND));
+                    belief.suppose(Shape::Slice(SECOND), Some(test), now, wall);
+                }
+            }
             None => {
                 for shape in [Shape::Refill, Shape::Sliding, Shape::Fixed] {
                     belief.suppose(shape, None, now, wall);
@@ -172,6 +181,7 @@ impl Belief {
             under: [0; Rule::ALL.len()],
             odd_resets: 0,
             test,
+            found: None,
         });
     }
 
@@ -207,10 +217,16 @@ impl Belief {
         for hypothesis in &mut self.hypotheses {
             if shapes.contains(&hypothesis.shape) {
                 (hypothesis.alive, hypothesis.test) = (rules, None);
+                hypothesis.found = Some(now);
             } else if !suspected.contains(&hypothesis.shape) {
                 (hypothesis.alive, hypothesis.test) = (Rules::NONE, None);
             }
         }
+    }
+
+    /// The rules that the provider may have, whatever was ruled out.
+    pub(super) fn all_rules(&self) -> Rules {
+        self.rules
     }
 
     pub(super) fn rules(&self) -> Rules {
@@ -228,8 +244,10 @@ impl Belief {
                 Shape::Slice(length) => slice(&self.limit, length),
                 _ => self.limit.amount,
             };
-            // A slice that is only suspected refuses nobody for good.
-            hypothesis.test.is_some() || hypothesis.alive.binding().iter().all(|rule| amounts[rule] <= most)
+            // A slice that nobody told of refuses nobody for good.
+            hypothesis.test.is_some()
+                || hypothesis.found.is_some()
+                || hypothesis.alive.binding().iter().all(|rule| amounts[rule] <= most)
         })
     }
 
@@ -239,6 +257,8 @@ impl Belief {
         let Self { limit, hypotheses, .. } = self;
         hypotheses.iter_mut().filter(|hypothesis| !hypothesis.alive.is_empty()).all(|hypothesis| {
             let extra = hypothesis.test.map_or(0, |test| test.extra(amounts, limit));
+            let within = hypothesis.found_slice(limit).map(|most| amounts.with(&Amounts::all(most), u64::min));
+            let amounts = within.as_ref().unwrap_or(amounts);
             hypothesis.book.fits(amounts, hypothesis.rules(whole).binding(), extra, now)
         })
     }
@@ -256,26 +276,32 @@ impl Belief {
     /// Charges every book; answers which suspected slices are overdrawn by it, as a bit for each hypothesis.
     #[inline]
     pub(super) fn charge(&mut self, amounts: &Amounts, now: Moment) -> u8 {
-        let tests = self.hypotheses.iter().any(|hypothesis| hypothesis.test.is_some());
-        let overdrawn = if tests { self.overdrawn_by(amounts, now) } else { 0 };
+        let doubtful = self.hypotheses.iter().any(|hypothesis| hypothesis.test.is_some() || hypothesis.found.is_some());
+        let overdrawn = if doubtful { self.overdrawn_by(amounts, now) } else { 0 };
         for hypothesis in &mut self.hypotheses {
             hypothesis.book.charge(amounts, now);
         }
         overdrawn
     }
 
-    /// The suspected slices that hold no such charge now: by the cheapest rule, where answers tell rules apart, since an excess
-    /// by the dearest may be none.
+    /// The suspected slices that hold no such charge now, and those found out that never do: by the cheapest rule, where answers
+    /// tell rules apart, since an excess by the dearest may be none.
     fn overdrawn_by(&mut self, amounts: &Amounts, now: Moment) -> u8 {
         let whole = self.rules_of_the_whole();
         let mut overdrawn = 0;
         for (i, hypothesis) in self.hypotheses.iter_mut().enumerate() {
-            let Some(test) = hypothesis.test.filter(|_| !hypothesis.alive.is_empty()) else { continue };
             let rules = hypothesis.rules(whole);
-            let rules = if self.sighted { rules } else { rules.binding() };
-            let beyond = test.beyond(&self.limit);
-            let one = |rule| hypothesis.book.fits(amounts, Rules::of(&[rule]), beyond, now);
-            overdrawn |= u8::from(!rules.iter().any(one)) << i.min(7);
+            let mut rules = if self.sighted { rules } else { rules.binding() }.iter();
+            let over = match (hypothesis.test, hypothesis.found_slice(&self.limit)) {
+                _ if hypothesis.alive.is_empty() => false,
+                (Some(test), _) => {
+                    let beyond = test.beyond(&self.limit);
+                    !rules.any(|rule| hypothesis.book.fits(amounts, Rules::of(&[rule]), beyond, now))
+                }
+                (None, Some(most)) => rules.all(|rule| amounts[rule] > most),
+                (None, None) => false,
+            };
+            overdrawn |= u8::from(over) << i.min(7);
         }
         overdrawn
     }
@@ -357,7 +383,7 @@ impl Belief {
                 }
             }
         }
-        if !explained {
+        if !explained && verdicts.iter().flatten().any(|(_, verdict)| *verdict == Verdict::Under) {
             self.note_others(sight, doubtful, unseen);
         } else {
             self.keep_others(sight, doubtful, unseen, &verdicts);
@@ -475,7 +501,13 @@ impl Belief {
     pub(super) fn test_passed(&mut self, overdrawn: u8, sent: Moment, now: Moment) {
         let tested = self.hypotheses.iter_mut().enumerate().filter(|(i, _)| overdrawn & 1 << i.min(&7) != 0);
         for (_, hypothesis) in tested {
-            let Some(test) = &mut hypothesis.test else { continue };
+            let Some(test) = &mut hypothesis.test else {
+                // It is smaller than what passed, unless that was sent to test it.
+                if hypothesis.found.is_some_and(|found| found <= sent) {
+                    hypothesis.alive = Rules::NONE;
+                }
+                continue;
+            };
             test.passed(sent, now);
             if test.bursts == 0 {
                 // It may come back as a certainty, but not as a test.
@@ -531,12 +563,16 @@ impl Belief {
             for slice in slices.iter_mut().filter(|slice| slice.test.is_some()) {
                 (slice.alive, slice.test) = (Rules::NONE, None);
             }
-            slices[blamed].alive = rules;
+            (slices[blamed].alive, slices[blamed].found) = (rules, Some(now));
             return true;
         }
-        let known = self.hypotheses.iter().any(|hypothesis| length_of(&hypothesis.shape).is_some());
-        if room == Some(true) && !known {
-            self.restore(Shape::Slice(if wait <= SECOND { SECOND } else { SECOND * 10 }), amounts, now, wall);
+        // Who cuts a limit cuts that of requests. A slice of tokens that is not there could refuse a large request for ever.
+        let length = if wait <= SECOND { SECOND } else { SECOND * 10 };
+        let known = || self.hypotheses.iter().filter_map(|hypothesis| length_of(&hypothesis.shape));
+        let (explains, longer) = (known().any(|slice| slice <= length), known().any(|slice| slice > length));
+        if self.limit.dimension == Dimension::Requests && !explains && (room == Some(true) || longer) {
+            self.restore(Shape::Slice(length), amounts, now, wall);
+            return true;
         }
         // With a slice that is known, it was the jitter of the network.
         room == Some(true)
@@ -556,7 +592,7 @@ impl Belief {
         }
         let rules = self.rules;
         for hypothesis in self.hypotheses.iter_mut().filter(|hypothesis| hypothesis.shape == shape) {
-            hypothesis.alive = rules;
+            (hypothesis.alive, hypothesis.found) = (rules, Some(now));
             hypothesis.forgive();
         }
     }
@@ -603,6 +639,8 @@ impl Belief {
             match (&mut hypothesis.book, hypothesis.shape) {
                 (Book::Refill(book), _) => book.set_margin(margin.min(self.limit.window / 4)),
                 (Book::Window(book), Shape::Slice(length)) => book.set_margin(margin_for(margin, length)),
+                // After a refusal more of a short window is worth it.
+                (Book::Window(book), _) if margin > self.margin => book.set_margin(margin.min(self.limit.window / 4)),
                 (Book::Window(book), _) => book.set_margin(margin_for(margin, self.limit.window)),
                 (Book::Gauge { .. }, _) => {}
             }
@@ -617,6 +655,13 @@ impl Hypothesis {
             (Some(_), Some(whole)) => whole,
             _ => self.alive,
         }
+    }
+
+    /// What fits into it, if it is a slice that nobody told of. A request that is larger takes all of it, and shows that it is
+    /// none if it passes.
+    fn found_slice(&self, limit: &Limit) -> Option<u64> {
+        let length = length_of(&self.shape).filter(|_| self.found.is_some())?;
+        Some(slice(limit, length))
     }
 
     fn judge(&mut self, sight: &Sight, doubtful: &Doubtful, unseen: &[(Shape, (u64, u64))]) -> Vec<(Rule, Verdict)> {
@@ -642,7 +687,7 @@ impl Hypothesis {
         match verdict {
             Verdict::Over => *over = over.saturating_add(1),
             Verdict::Under if explained => *under = under.saturating_add(1),
-            Verdict::Under => {}
+            Verdict::Under | Verdict::Silent => {}
             Verdict::Fits => (*over, *under) = (0, 0),
         }
         *over >= VOTES || *under >= VOTES
@@ -674,9 +719,11 @@ mod tests {
 
     const ONE: Amounts = Amounts::all(1);
 
+    /// With a shape that is configured, if any.
     fn belief(shape: Option<Shape>, now: Moment) -> Belief {
+        let limit = Limit { shape, ..Limit::rpm(600) };
         let rules = Rules::of(&[Rule::LargerPlusCap]);
-        Belief::new(Limit::rpm(600), shape, rules, Duration::ZERO, now, SystemTime::UNIX_EPOCH)
+        Belief::new(limit, shape, rules, Duration::ZERO, now, SystemTime::UNIX_EPOCH)
     }
 
     /// How many may go at once.
@@ -706,6 +753,45 @@ mod tests {
         assert!(!belief.rules().contains(Rule::LargerPlusCap), "{:?}", belief.rules());
         belief.refused(&amounts, Some(false), false, SECOND, now, SystemTime::UNIX_EPOCH);
         assert_eq!(belief.rules(), Rules::ALL);
+    }
+
+    #[test]
+    fn where_slices_of_ten_seconds_are_usual_those_of_one_are_tested_first() {
+        let (now, ten, rules) = (Moment::START, Shape::Slice(SECOND * 10), Rules::of(&[Rule::LargerPlusCap]));
+        let usual = || Belief::new(Limit::rpm(600), Some(ten), rules, Duration::ZERO, now, SystemTime::UNIX_EPOCH);
+        let (mut there, mut not_there) = (usual(), usual());
+        assert_eq!((burst(&mut there, now), there.suspected()), (16, vec![Shape::Slice(SECOND)]), "six too many");
+        there.refused(&ONE, None, false, SECOND, now, SystemTime::UNIX_EPOCH);
+        assert_eq!(there.shapes(), [ten, Shape::Slice(SECOND)]);
+        assert_eq!(burst(&mut there, now + SECOND * 20), 10);
+
+        let overdrawn: Vec<_> = (0..16).map(|_| not_there.charge(&ONE, now)).collect();
+        assert_eq!(overdrawn.iter().filter(|bits| **bits > 0).count(), 6);
+        overdrawn.iter().for_each(|bits| not_there.test_passed(*bits, now, now + SECOND));
+        assert_eq!((not_there.shapes(), not_there.suspected()), (vec![ten], vec![]));
+        assert_eq!(burst(&mut not_there, now + SECOND * 20), 100);
+    }
+
+    #[test]
+    fn a_slice_that_nobody_told_of_refuses_no_large_request_and_is_none_when_that_passes() {
+        let (now, slice) = (Moment::START, Shape::Slice(SECOND));
+        let limit = Limit::tpm(60_000);
+        let mut belief = Belief::new(
+            limit,
+            Some(Shape::Refill),
+            Rules::of(&[Rule::Usage]),
+            Duration::ZERO,
+            now,
+            SystemTime::UNIX_EPOCH,
+        );
+        belief.recall(&[Shape::Refill, slice], &[], Rules::ALL, now, SystemTime::UNIX_EPOCH);
+        let large = Amounts::all(6_000);
+        assert!(belief.can_hold(&large) && belief.fits(&large, now));
+        let overdrawn = belief.charge(&large, now);
+        assert!(!belief.fits(&ONE, now), "it takes all of it");
+        assert_eq!(belief.shapes(), [Shape::Refill, slice]);
+        belief.test_passed(overdrawn, now, now + SECOND);
+        assert_eq!(belief.shapes(), [Shape::Refill]);
     }
 
     #[test]

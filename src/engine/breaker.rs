@@ -123,6 +123,11 @@ impl Breaker {
         }
     }
 
+    /// For how long waiting makes sense while nothing goes well.
+    pub(super) const fn patience(&self) -> Duration {
+        self.patience
+    }
+
     /// Whether one more may go while `in_flight` are under way.
     ///
     /// # Errors

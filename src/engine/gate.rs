@@ -38,7 +38,7 @@ pub enum Source {
 const CAREFUL: u64 = 8;
 /// Readings that have to agree on a window that was computed from the first.
 const AGREED: u8 = 3;
-/// After a refusal that nothing explains, this many times the margin is kept back, for two quiet windows.
+/// After a refusal that nothing explains, this many times the margin is kept back, for two quiet windows and a minute at least.
 const DISTRUST: u32 = 3;
 /// A request that used more than this many times its charge, and all of a limit besides, did so by a number that is wrong: what
 /// is beyond is no debt, so that no number makes a lane wait for much longer than one window.
@@ -402,7 +402,7 @@ impl Gate {
         let more = self.ground.margin * (DISTRUST - 1);
         self.belief.hold(&amounts, (until - more).max(now));
         self.belief.set_margin(self.ground.margin * DISTRUST);
-        let quiet = (self.limit.window * 2).min(MINUTE * 10);
+        let quiet = (self.limit.window * 2).clamp(MINUTE, MINUTE * 10);
         self.distrusted_until = Some(until + quiet);
         self.blocked_until = self.blocked_until.max(Some(until));
         // Those who wait for a bucket to fill up come one after another as it is. Where windows are counted, one goes first.
@@ -446,7 +446,15 @@ impl Gate {
 
     /// Changes the number; what was spent stays spent.
     pub(super) fn resize(&mut self, limit: Limit, source: Source, now: Moment) {
+        let reshaped = limit.shape.is_some_and(|shape| self.limit.shape != Some(shape));
         let limit = Limit { shape: limit.shape.or(self.limit.shape), ..limit };
+        if reshaped {
+            // What was used of it was used just now, for all that the new books know.
+            let used = self.belief.used(now).0;
+            let wall = self.ground.wall_at(now);
+            self.belief = Belief::new(limit, limit.shape, self.belief.all_rules(), self.ground.margin, now, wall);
+            self.belief.charge(&Amounts::all(used), now);
+        }
         if (limit.amount, limit.window) != (self.limit.amount, self.limit.window) {
             self.belief.resize(limit, now);
             self.blocked_until = None;

@@ -10,7 +10,7 @@ use super::sight::Doubtful;
 use super::toll::Toll;
 use super::watch::DayUses;
 use crate::cost::{Charge, DAY, Dimension, Limit, MINUTE, Shape};
-use crate::providers::{self, Provider, Reading, Rule, Rules};
+use crate::providers::{self, LimitHit, Provider, Reading, Rule, Rules};
 
 /// The gates of one lane.
 ///
@@ -348,24 +348,19 @@ impl Gates {
     }
 
     /// Blocks the gate that a refusal names, which is made if nobody configured it. A refusal that names none blocks the
-    /// gates whose windows are no longer than the wait or a minute. `used` is what the refusal says was used. Answers
-    /// whether there was any to block.
-    pub fn block(
-        &mut self,
-        named: Option<&Limit>,
-        used: Option<u64>,
-        charge: &Charge,
-        wait: Duration,
-        now: Moment,
-    ) -> bool {
+    /// gates whose windows are no longer than the wait or a minute, those of one dimension if it names that. Answers whether
+    /// there was any to block.
+    pub fn block(&mut self, hit: Option<LimitHit>, charge: &Charge, wait: Duration, now: Moment) -> bool {
         let until = now + wait;
-        if let Some(named) = named {
-            let gate = self.named(named, now);
+        let used = hit.and_then(|hit| hit.used);
+        if let Some(named) = hit.and_then(|hit| hit.as_limit()) {
+            let gate = self.named(&named, now);
             return gate.map(|index| self.gates[index].block(charge, used, until, now)).is_some();
         }
         let longest = wait.max(MINUTE);
+        let meant = |limit: Limit| hit.is_none_or(|hit| hit.dimension == limit.dimension) && limit.window <= longest;
         let mut blocked = false;
-        for gate in self.gates.iter_mut().filter(|gate| gate.limit().window <= longest) {
+        for gate in self.gates.iter_mut().filter(|gate| meant(gate.limit())) {
             gate.block(charge, None, until, now);
             blocked = true;
         }
@@ -697,6 +692,18 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_that_names_no_more_than_what_is_counted_concerns_the_limits_of_that() {
+        let now = Moment::START;
+        let mut gates = gates(&[Limit::rpm(60), Limit::tpm(6_000)], now);
+        let call = LimitHit { window: None, limit: None, ..Limit::rpm(60).into() };
+        assert!(gates.block(Some(call), &Charge::tokens(10, 0), Duration::from_secs(5), now));
+        let blocked: Vec<_> = gates.gates.iter().map(|gate| gate.is_blocked(now)).collect();
+        assert_eq!(blocked, [true, false]);
+        let input = LimitHit { dimension: Dimension::InputTokens, ..call };
+        assert!(!gates.block(Some(input), &Charge::tokens(10, 0), Duration::from_secs(5), now), "there is none");
+    }
+
+    #[test]
     fn a_window_of_any_length_is_counted_without_overflow() {
         let now = Moment::START;
         for shape in [Shape::Refill, Shape::Sliding, Shape::Fixed] {
@@ -704,8 +711,8 @@ mod tests {
             let mut gates = gates(&[limit], now);
             let charge = Charge::tokens(1, 1);
             assert!(gates.reserve(&charge, now).is_ok() && gates.reserve(&charge, now).is_err());
-            gates.block(None, None, &charge, Duration::from_secs(1 << 40), now);
-            gates.block(Some(&limit), None, &charge, MINUTE, now);
+            gates.block(None, &charge, Duration::from_secs(1 << 40), now);
+            gates.block(Some(limit.into()), &charge, MINUTE, now);
             assert!(gates.wait(&charge, now).is_some());
         }
     }

@@ -20,10 +20,10 @@ use super::predict::{Guess, Predictions, Predictors};
 use super::queue::{Entry, Place, Queue};
 use super::rate::Rate;
 use super::refusal::Refusal;
-use super::retry::RetryBudget;
+use super::retry::{RetryBudget, Volleys};
 use super::tenant::Tenant;
 use super::watch::DayUses;
-use crate::cost::{Charge, DAY, Limit};
+use crate::cost::{Charge, DAY, Limit, MINUTE};
 use crate::providers::{Class, Failure, LimitHit, Reading};
 
 /// A lane as it stands; all of it at one instant.
@@ -100,6 +100,7 @@ pub struct Machine<T> {
     places: Places,
     ceiling: Ceiling,
     breaker: Breaker,
+    volleys: Volleys,
     /// Who has probed while the breaker was open.
     tried: Vec<Place>,
     /// Requests that ended, to tell when the next one will.
@@ -123,6 +124,7 @@ impl<T> Machine<T> {
             places: Places::new(None),
             ceiling: Ceiling::new(now),
             breaker: Breaker::new(Duration::from_secs(300)),
+            volleys: Volleys::default(),
             tried: Vec::new(),
             ended: Rate::new(now),
             max_waiting: usize::MAX,
@@ -382,6 +384,7 @@ impl<T> Machine<T> {
         let used = if let End::Used(used) = &end { Some(used) } else { None };
         self.ledger.went_well(&grant.charge, used);
         self.ceiling.went_well(grant.at, now);
+        self.volleys.went_well();
         self.places.went_well(grant.at, used.map(|used| used.output_tokens), now);
         self.breaker.answered(grant.number, Some(now - grant.at), now);
     }
@@ -408,6 +411,11 @@ impl<T> Machine<T> {
         } else {
             self.breaker.answered(*number, None, now);
         }
+    }
+
+    /// Whether the refusal of a request of `sent` is no news, because another one was heard since.
+    pub fn is_known_refusal(&mut self, sent: Moment, now: Moment) -> bool {
+        self.volleys.is_known(sent, self.breaker.patience(), now)
     }
 
     /// Whether the provider is failing, so that nothing is sent but probes.
@@ -440,13 +448,15 @@ impl<T> Machine<T> {
         self.gates.answered(sent);
     }
 
-    /// The provider refused a `charge` for a limit: everybody waits for that limit, and comes back one after another.
-    /// Which limit it was may not be known; `used` is what the refusal says was used of it.
-    pub fn block(&mut self, named: Option<&Limit>, used: Option<u64>, charge: &Charge, wait: Duration, now: Moment) {
-        let longest = named.map_or(DAY, |limit| limit.window.max(DAY));
+    /// The provider refused a `charge`, sent at `sent`, for a limit: everybody waits for that limit, and comes back one after
+    /// another. What is known of it is `hit`. For a limit that no gate can stand for, the lane goes on at the rate that last
+    /// went well.
+    pub fn block(&mut self, hit: Option<LimitHit>, charge: &Charge, wait: Duration, sent: Moment, now: Moment) {
+        let longest = hit.and_then(|hit| hit.as_limit()).map_or(DAY, |limit| limit.window.max(DAY));
         let wait = if wait <= longest { wait } else { LONGEST_PAUSE };
-        if !self.gates.block(named, used, charge, wait, now) {
+        if !self.gates.block(hit, charge, wait, now) {
             self.paused_until = self.paused_until.max(Some(now + wait));
+            self.ceiling.slow_down(true, MINUTE, sent, now);
         }
     }
 
@@ -472,7 +482,7 @@ impl<T> Machine<T> {
             });
         }
         let wait = failure.wait.unwrap_or(default_wait);
-        self.block(failure.limit.as_ref().and_then(LimitHit::as_limit).as_ref(), used, charge, wait, now);
+        self.block(failure.limit, charge, wait, sent, now);
         failure.wait.map(|wait| now + wait)
     }
 
@@ -852,12 +862,12 @@ mod tests {
         paused.pause(century, now);
         assert_eq!(starts_in(&mut paused), LONGEST_PAUSE);
         let mut blocked = lane(now);
-        blocked.block(Some(&Limit::rpm(1)), None, &ask().charge, century, now);
+        blocked.block(Some(Limit::rpm(1).into()), &ask().charge, century, now, now);
         assert_eq!(starts_in(&mut blocked), LONGEST_PAUSE);
-        blocked.block(None, None, &ask().charge, DAY, now);
+        blocked.block(None, &ask().charge, DAY, now, now);
         assert_eq!(starts_in(&mut blocked), DAY, "it may be for a limit of a day");
         let month = Limit::new(crate::cost::Dimension::Requests, 1, DAY * 30);
-        blocked.block(Some(&month), None, &ask().charge, DAY * 20, now);
+        blocked.block(Some(month.into()), &ask().charge, DAY * 20, now, now);
         assert_eq!(starts_in(&mut blocked), DAY * 20);
     }
 }

@@ -15,7 +15,8 @@ use super::moment::Moment;
 #[serde(default, deny_unknown_fields)]
 pub struct RetryPolicy {
     /// Attempts in all, the first included. Default 6; 1 never retries. Those that fail while the breaker is open do not
-    /// count: what fails then is the provider, for everybody.
+    /// count, since what fails then is the provider, for everybody; nor do those that a limit refuses together with others, but
+    /// the first of them.
     pub max_attempts: u32,
     /// The first pause. Default 1 s.
     #[serde(with = "seconds")]
@@ -107,6 +108,35 @@ impl RetryBudget {
     }
 }
 
+/// Refusals for a limit, told apart: those of requests that were under way when one was heard say the same once more. They cost
+/// their requests no attempt, or a volley would use up the attempts of all who wait for one limit.
+#[derive(Debug, Default)]
+pub(super) struct Volleys {
+    /// Since when nothing went well.
+    since: Option<Moment>,
+    /// When the last refusal that counts was heard.
+    heard: Option<Moment>,
+}
+
+impl Volleys {
+    /// A request of `sent` was refused. Answers whether that is no news; it always is one where nothing went well for longer than
+    /// `patience`.
+    pub(super) fn is_known(&mut self, sent: Moment, patience: Duration, now: Moment) -> bool {
+        let since = *self.since.get_or_insert(now);
+        if now - since < patience && self.heard.is_some_and(|heard| sent < heard) {
+            return true;
+        }
+        self.heard = Some(now);
+        false
+    }
+
+    /// A request was answered well.
+    #[inline]
+    pub(super) fn went_well(&mut self) {
+        self.since = None;
+    }
+}
+
 /// Durations in configuration files are seconds.
 pub(crate) mod seconds {
     use std::time::Duration;
@@ -148,6 +178,18 @@ mod tests {
         assert_eq!(first(3), first(3));
         assert!((0..50).map(first).any(|pause| pause != first(0)));
         assert!((0..500).all(|seed| first(seed).is_some_and(|pause| pause <= Duration::from_millis(1_500))));
+    }
+
+    #[test]
+    fn a_volley_is_one_refusal_until_patience_is_over() {
+        let (start, second) = (Moment::START, Duration::from_secs(1));
+        let at = |seconds| start + second * seconds;
+        let mut volleys = Volleys::default();
+        let mut known = |sent, now| volleys.is_known(at(sent), second * 300, at(now));
+        assert_eq!([known(0, 1), known(0, 1), known(0, 5), known(2, 6), known(3, 6)], [false, true, true, false, true]);
+        assert_eq!([known(290, 302), known(0, 302)], [false, false]);
+        volleys.went_well();
+        assert!(volleys.is_known(at(0), second * 300, at(303)));
     }
 
     #[test]

@@ -105,6 +105,8 @@ pub(super) enum Verdict {
     Over,
     /// It may be so.
     Fits,
+    /// The number says nothing of it.
+    Silent,
     /// The book holds less than the server does.
     Under,
 }

@@ -189,7 +189,7 @@ mod tests {
         let now = Moment::START;
         let (mut lane, mut watch) = (lane(100_000, now), Watch::default());
         let (hour, charge) = (Duration::from_secs(3_600), Charge::tokens(10, 0));
-        lane.block(Some(&Limit::tpd(100_000)), None, &charge, hour, now);
+        lane.block(Some(Limit::tpd(100_000).into()), &charge, hour, now, now);
         assert_eq!(look(&mut lane, &mut watch, now), [80, 100]);
         assert_eq!(look(&mut lane, &mut watch, now + hour / 2), NOTHING);
     }

@@ -172,10 +172,10 @@ impl Window {
     /// Holds the server's number against the log. A request surely counts at the server as long as it would if it had
     /// arrived when it was sent, and may still count as long as it would if it had arrived a margin later.
     pub(super) fn judge(&mut self, rule: Rule, sight: &Sight, unseen: &Unseen) -> Verdict {
-        let Some((surely, maybe)) = self.count(rule, sight) else { return Verdict::Fits };
+        let Some((surely, maybe)) = self.count(rule, sight) else { return Verdict::Silent };
         if sight.used.saturating_add(sight.noise) < surely.saturating_sub(unseen.most) {
             Verdict::Over
-        } else if sight.used > unseen.at_most(maybe).saturating_add(sight.noise) {
+        } else if sight.used > unseen.at_most(maybe).saturating_add(self.others).saturating_add(sight.noise) {
             Verdict::Under
         } else {
             Verdict::Fits
@@ -194,7 +194,11 @@ impl Window {
     /// How many of the charges in the log the server's number does not hold, between which bounds.
     pub(super) fn not_in(&mut self, rule: Rule, sight: &Sight) -> Option<(u64, u64)> {
         let (surely, maybe) = self.count(rule, sight)?;
-        Some((surely.saturating_sub(sight.used), maybe.saturating_sub(sight.used)))
+        // More than ours: there are others, and how many of ours are among them is not told.
+        if self.others == 0 && sight.used > maybe.saturating_add(sight.noise) {
+            return None;
+        }
+        Some((surely.saturating_sub(sight.used), maybe.saturating_add(self.others).saturating_sub(sight.used)))
     }
 
     /// What surely and what possibly counted when the server's number was written down; `None` if a window ended then.
@@ -307,7 +311,8 @@ impl Window {
 
     /// Whether a reset can be the time until the oldest of what we sent counts no more, or longer.
     pub(super) fn explains_reset(&self, sight: &Sight, reset: Duration, tolerance: Duration) -> bool {
-        if !matches!(self.ends, Ends::Sliding) {
+        // What others sent may leave before the oldest of ours.
+        if !matches!(self.ends, Ends::Sliding) || self.others > 0 {
             return true;
         }
         let oldest = self.log.range(self.first..).find(|slot| slot.began + self.length > sight.latest);
@@ -517,7 +522,7 @@ mod tests {
         };
         assert_eq!(judge(5, now, now + SECOND), Verdict::Over);
         assert_eq!(judge(31, now, now + SECOND), Verdict::Under);
-        assert_eq!(judge(5, end - SECOND, end + SECOND), Verdict::Fits);
+        assert_eq!(judge(5, end - SECOND, end + SECOND), Verdict::Silent);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use http::HeaderMap;
 use proptest::prelude::*;
 use tollgate::engine::{Ask, End, GateStatus, Gates, Grant, Machine, Moment, Source, Submitted, Wake};
 use tollgate::mock::{Admitted, Book, ChargeRule, Count, MockConfig, MockLimits, MockShapes};
-use tollgate::providers::{self, Reading, Rule};
+use tollgate::providers::{self, LimitHit, Reading, Rule};
 use tollgate::{Charge, DAY, Dimension, Estimate, Limit, MINUTE, Provider, Shape, Usage, Zone};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -66,14 +66,15 @@ impl World {
                 self.refused += 1;
                 let (mut headers, _) = refusal.answer("m");
                 self.book.standing(self.now).stamp(&mut headers);
-                let (charge, at) = (grant.charge, self.at());
+                let (charge, sent, at) = (grant.charge, grant.at, self.at());
                 self.lane.finish(grant, End::Refused, &read(&headers), at);
                 let named = Limit::new(
                     if refusal.which.name() == "RPM" { Dimension::Requests } else { Dimension::Tokens },
                     refusal.limit,
                     MINUTE,
                 );
-                self.lane.block(Some(&named), Some(refusal.used), &charge, refusal.wait.unwrap(), at);
+                let hit = LimitHit { used: Some(refusal.used), ..named.into() };
+                self.lane.block(Some(hit), &charge, refusal.wait.unwrap(), sent, at);
             }
         }
     }
@@ -307,7 +308,7 @@ fn a_second_refusal_that_nothing_explains_brings_back_what_was_ruled_out() {
     assert!(gate.shapes == [Shape::Refill] && !gate.rules.contains(&Rule::LargerPlusCap), "{gate:?}");
     let refuse = |world: &mut World| {
         let at = world.at();
-        world.lane.block(Some(&Limit::tpm(600_000)), None, &Charge::tokens(300, 300), SECOND, at);
+        world.lane.block(Some(Limit::tpm(600_000).into()), &Charge::tokens(300, 300), SECOND, at, at);
         world.tpm()
     };
     refuse(&mut world);
@@ -327,7 +328,7 @@ fn a_refusal_keeps_a_larger_margin_until_two_quiet_windows_have_passed() {
     let at_once = |lane: &mut Machine<()>, now: Moment| (0..).map_while(|_| take(lane, one, now)).count();
     assert_eq!(at_once(&mut lane, start), 595);
     let now = start + MINUTE;
-    lane.block(Some(&Limit::rpm(600)), None, &one, SECOND, now);
+    lane.block(Some(Limit::rpm(600).into()), &one, SECOND, now, now);
     assert_eq!(at_once(&mut lane, now + SECOND - MARGIN), 0, "nobody passes before the time that it names");
     assert_eq!(at_once(&mut lane, now + 2 * MINUTE), 585);
     assert_eq!(at_once(&mut lane, now + SECOND + 5 * MINUTE), 595);

@@ -155,6 +155,43 @@ async fn after_a_refusal_of_a_window_one_goes_first_and_the_others_when_it_was_a
     assert!(after[0] >= 20 * SECOND && after[29] < 24 * SECOND, "{after:?}");
 }
 
+/// A server that lets 20 requests a minute pass, refilling, and says nothing of it but how long to wait.
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_nobody_tells_of_costs_no_request_and_few_refusals() {
+    let scheduler = Scheduler::builder().account(Account::new(Provider::Compatible)).build().unwrap();
+    let (start, refused) = (Instant::now(), Arc::new(AtomicU32::new(0)));
+    let bucket = Arc::new(std::sync::Mutex::new((20.0, start)));
+    let tasks: Vec<_> = (0..100)
+        .map(|_| {
+            let (scheduler, bucket, refused) = (scheduler.clone(), bucket.clone(), refused.clone());
+            let call = move |attempt: Attempt| {
+                let passes = {
+                    let (left, at) = &mut *bucket.lock().unwrap();
+                    *left = f64::min(20.0, *left + at.elapsed().as_secs_f64() / 3.0);
+                    *at = Instant::now();
+                    let passes = *left >= 1.0;
+                    *left -= f64::from(u8::from(passes));
+                    passes
+                };
+                let refused = refused.clone();
+                async move {
+                    tokio::time::sleep(SECOND / 2).await;
+                    let status = if passes { 200 } else { 429 };
+                    attempt.answer(status, &headers(if passes { &[] } else { &[("retry-after", "3")] }));
+                    if passes { Ok(()) } else { Err(drop(refused.fetch_add(1, Relaxed))) }
+                }
+            };
+            tokio::spawn(async move { scheduler.submit(request(), call).await })
+        })
+        .collect();
+    for task in tasks {
+        assert!(task.await.unwrap().is_ok());
+    }
+    // 80 in the first volley, and one now and then until the rate is found.
+    assert!(refused.load(Relaxed) < 130, "{refused:?}");
+    assert!(start.elapsed() < 270 * SECOND, "the least is 240 s: {:?}", start.elapsed());
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_error_that_nobody_explained_is_no_answer_of_the_provider() {
     let scheduler = scheduler();

@@ -59,6 +59,14 @@ pub struct LimitHit {
     pub requested: Option<u64>,
 }
 
+impl From<Limit> for LimitHit {
+    /// All of it is said to be used up by somebody.
+    fn from(limit: Limit) -> Self {
+        let Limit { dimension, amount, window, shape: _ } = limit;
+        Self { dimension, window: Some(window), limit: Some(amount), used: None, requested: None }
+    }
+}
+
 impl LimitHit {
     /// The limit itself, where window and amount are told.
     pub fn as_limit(&self) -> Option<Limit> {
