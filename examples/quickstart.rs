@@ -21,7 +21,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let url = format!("{}/chat/completions", provider.url());
 
     let response = scheduler
-        .submit(Request::chat(&body), |_| http.post(&url).bearer_auth("sk-any").body(body.to_string()).send())
+        .submit(Request::chat(&body), |_| {
+            let post = http.post(&url).bearer_auth("sk-any").header("content-type", "application/json");
+            post.body(body.to_string()).send()
+        })
         .await?;
 
     println!("{} {}", response.status(), response.text().await?);

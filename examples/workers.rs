@@ -1,4 +1,4 @@
-//! One scheduler shared by a pool of worker tasks: 60 jobs at ten requests a second, however many workers there are.
+//! One scheduler shared by a pool of worker tasks: twelve workers with 60 jobs each, and not more than ten requests a second in all.
 //!
 //! `cargo run --features mock --example workers`
 

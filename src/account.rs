@@ -25,7 +25,7 @@ pub(crate) struct AccountState {
     keys: Vec<Secret>,
     /// A std mutex: held for a look, never across an await or a callback.
     rotation: Mutex<Rotation>,
-    /// Somebody is out. Most accounts never see that, and need not lock to know it.
+    /// Whether a key or the account is out, so that healthy accounts need not lock to know.
     troubled: AtomicBool,
     listener: Listener,
 }

@@ -58,7 +58,7 @@ struct Inner {
     whole: AtomicBool,
 }
 
-/// What is known about an attempt's answer. As long as that is nothing, it is nowhere.
+/// What is known about an attempt's answer. It is allocated once there is anything.
 #[derive(Debug, Default)]
 pub(crate) struct Facts(Option<Box<Told>>);
 

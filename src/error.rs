@@ -87,6 +87,11 @@ pub enum Error<E> {
     },
 }
 
+/// An error of any kind, see [`Error::boxed`]. It prints as the one inside, and has its causes.
+#[derive(Debug, Error)]
+#[error(transparent)]
+pub struct BoxedError(#[from] Box<dyn std::error::Error + Send + Sync>);
+
 fn not_sent(attempts: u32) -> String {
     match attempts {
         0 => "the request was not sent".to_owned(),
@@ -104,6 +109,34 @@ impl<E> Error<E> {
         match self {
             Error::Refused { attempts, .. } | Error::Call { attempts, .. } => *attempts,
             Error::Shared { .. } => 0,
+        }
+    }
+
+    /// The same with the call's own error in a box, for errors that are none by their type: with `anyhow::Error`, a
+    /// `Box<dyn Error>` or a text inside, `?` takes this one.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let scheduler = tollgate::Scheduler::builder().build()?;
+    /// async fn my_call() -> Result<u32, Box<dyn std::error::Error + Send + Sync>> {
+    ///     Ok("42".parse()?)
+    /// }
+    ///
+    /// let request = tollgate::Request::tokens("gpt-4o", 400, 64);
+    /// let answer = scheduler.submit(request, |_| my_call()).await.map_err(|error| error.boxed())?;
+    /// assert_eq!(answer, 42);
+    /// # Ok(()) }
+    /// ```
+    pub fn boxed(self) -> Error<BoxedError>
+    where
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        match self {
+            Error::Refused { reason, attempts, last } => Error::Refused { reason, attempts, last },
+            Error::Call { error, attempts, failure } => {
+                Error::Call { error: BoxedError(error.into()), attempts, failure }
+            }
+            Error::Shared { failure, attempts } => Error::Shared { failure, attempts },
         }
     }
 

@@ -17,6 +17,7 @@ use crate::attempt::{Attempt, Transport};
 use crate::providers;
 use crate::scheduler::Answered;
 use crate::stream::Tap;
+use crate::trace;
 
 /// An answer that is longer passes through with its end unread. A thousand embeddings of 3,072 numbers have some 40 MB.
 const LONGEST_BODY: usize = 64 << 20;
@@ -34,7 +35,12 @@ pub(crate) async fn read<T: 'static, E: 'static>(
                 let (response, transport) = read_response(response, attempt).await;
                 (cast::<Response, T>(response).map_err(|_| unreachable!("the type was just asked for")), transport)
             }
-            Err(value) => (Ok(value), None),
+            Err(value) => {
+                if std::any::type_name::<T>().starts_with("reqwest::") {
+                    trace::unread::<T>();
+                }
+                (Ok(value), None)
+            }
         },
         Err(error) => {
             let transport = reqwest_error(&error).and_then(|error| {

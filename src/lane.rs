@@ -478,7 +478,7 @@ impl Lane {
                 Retry::Never => None,
             };
             let late_until = until.filter(|until| *until > now + WORTH_MOVING);
-            // Each of many failures under way says the same once more.
+            // Many failures in flight tell the same wait; who waits is sent elsewhere only where it has grown.
             if late_until > state.known_late_until.map(|known| known + WORTH_MOVING) {
                 state.known_late_until = late_until;
                 drop(state);

@@ -57,7 +57,7 @@ pub use config::{Account, Config, ConfigError, Key, Limits, Tier};
 pub use cost::{Charge, DAY, Dimension, Estimate, Limit, MINUTE, SECOND, Shape, UnknownShape, Usage, Zone};
 pub use endpoint::EndpointSnapshot;
 pub use engine::{CallStats, Forecast, Health, Hold, Outcome, Priority, Quantiles, Refusal, RetryPolicy};
-pub use error::{AcquireError, Error, TryAcquireError};
+pub use error::{AcquireError, BoxedError, Error, TryAcquireError};
 pub use event::Event;
 pub use fallback::{Fallback, FallbackRoute};
 pub use lane::Counters;
@@ -65,6 +65,9 @@ pub use learned::{Fact, Learned, LearnedError};
 pub use permit::Permit;
 pub use providers::{Class, Failure, Provider, Unfit, Unsupported};
 pub use request::Request;
+/// The HTTP client whose responses [`Scheduler::submit`] reads.
+#[cfg(feature = "client")]
+pub use reqwest;
 pub use route::Waiter;
 pub use scheduler::{LaneSnapshot, Scheduler, Snapshot};
 pub use secret::Secret;

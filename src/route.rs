@@ -273,8 +273,8 @@ impl Route {
         }
     }
 
-    /// Takes a place in the best lane, which may grant it at once. Nothing guards a grant until it has its [seat](Route::seat):
-    /// nobody else's code may run before.
+    /// Takes a place in the best lane, which may grant it at once. Nothing guards a grant until it has its [seat](Route::seat), so
+    /// no foreign code may run in between.
     #[inline]
     fn take_place(&mut self) -> Result<(usize, Result<Box<Grant>, Turn>), Refusal> {
         loop {

@@ -222,7 +222,8 @@ impl Scheduler {
         }
     }
 
-    /// Waits for the right to send one request, for calls that do not fit into a closure.
+    /// Waits for the right to send one request, for calls that do not fit into a closure. Send it soon: it counts from when the
+    /// permit was given, and permits that are kept for a minute and then used together can be more than a limit lets pass.
     ///
     /// # Errors
     /// When the request can never pass, cannot meet its deadline, finds the queue full or the scheduler closed.
@@ -412,7 +413,7 @@ impl Scheduler {
         let mut attempts = 0;
         let mut last: Option<Box<Failure>> = None;
         let refused = |reason: AcquireError, attempts, last| Ended::Failed(Error::Refused { reason, attempts, last });
-        // Neither is moved about on the way that nearly all requests take: it would cost as much as a limit does.
+        // Estimate and route stay where they are: moving them on the usual way costs as much as checking a limit.
         let counted;
         let estimate = match &request.size {
             Size::Known(estimate) => estimate,

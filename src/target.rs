@@ -126,7 +126,7 @@ impl Target {
         let Retirement { scope, back_in } = providers::retirement(failure, clock::wall())?;
         let member = match scope {
             Scope::Account => Member::Account,
-            // Without, the call brought a key of its own, which says nothing about the account.
+            // A call that used a key of its own says nothing about the account's.
             Scope::Key => Member::Key(self.key?),
         };
         Some((member, back_in))

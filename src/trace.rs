@@ -6,6 +6,7 @@
 //! | span `queued`, in `request` | info | has to wait, goes on | `tollgate.account`, `tollgate.pool` |
 //! | event `admitted`, in `request` | debug | | `tollgate.account`, `tollgate.pool`, `tollgate.waited` (seconds), `tollgate.reserved` (tokens) |
 //! | span `attempt`, in `request` | info | admitted, books closed | `tollgate.account`, `tollgate.model`, `tollgate.attempt`, `server.address`, `server.port`, `http.response.status_code`, `error.type`, `otel.kind`, `otel.status_code` |
+//! | event | warn | once | a response of another version of reqwest came, and was not read |
 //! | event `settled`, in `attempt` | debug | | `tollgate.outcome`, `tollgate.took` (seconds), `tollgate.reserved`, `tollgate.used` (tokens) |
 //!
 //! As the conventions ask, what a request used stands on the span of the whole request with all its attempts and nowhere
@@ -169,6 +170,18 @@ impl AttemptTrace {
             );
         }
     }
+}
+
+/// An answer of another version of the HTTP client came, which nobody here can read. Said once.
+#[cfg(feature = "client")]
+pub(crate) fn unread<T>() {
+    static SAID: std::sync::Once = std::sync::Once::new();
+    SAID.call_once(|| {
+        tracing::warn!(
+            "{} is of another version than `tollgate::reqwest`: status, headers and usage are not read from it, and errors count as answers",
+            std::any::type_name::<T>()
+        );
+    });
 }
 
 fn fail(span: &Span, error_type: &str) {

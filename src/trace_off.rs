@@ -42,3 +42,6 @@ impl AttemptTrace {
 
     pub(crate) fn settled(&self, _: Option<&Call>, _: &Charge, _: Option<&Charge>) {}
 }
+
+#[cfg(feature = "client")]
+pub(crate) fn unread<T>() {}

@@ -73,7 +73,8 @@ pub enum Submitted {
 pub enum Wake<T> {
     /// The request may be sent.
     Granted(Box<Grant>, T),
-    /// It cannot be sent any more: its deadline has passed, or the limits shrank below its size.
+    /// It cannot be sent any more: its deadline has passed, the limits shrank below its size, or the provider has been failing for
+    /// longer than anybody waits.
     Refused(Refusal, T),
 }
 

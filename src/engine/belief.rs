@@ -17,7 +17,7 @@ use crate::providers::{Amounts, Rule, Rules};
 
 /// Contradictions in a row that kill: other users, rounding or a lost answer make one, and sometimes two.
 const VOTES: u8 = 3;
-/// By so many requests a slice is overdrawn to see whether it is there: a wrong guess costs as many refusals.
+/// So many requests more than a suspected slice holds are sent, to see whether it is there. If it is, that costs as many refusals.
 const EXCESS: u64 = 6;
 /// Limits with fewer requests per slice than this are tested once: a burst of that size rarely falls on two slices.
 const SMALL_SLICE: u64 = 100;
@@ -263,8 +263,8 @@ impl Belief {
         })
     }
 
-    /// The rules by which the whole limit may be charged, if it is kept besides its slices. These are charged alike, and
-    /// show nothing themselves.
+    /// The rules by which the whole limit may be charged, if it is kept besides its slices. Slices are charged by the same rule,
+    /// and no header shows their numbers, so they follow the whole.
     fn rules_of_the_whole(&self) -> Option<Rules> {
         if self.hypotheses.len() == 1 {
             return None;
@@ -273,7 +273,7 @@ impl Belief {
         whole.map(|hypothesis| hypothesis.alive).reduce(Rules::or)
     }
 
-    /// Charges every book; answers which suspected slices are overdrawn by it, as a bit for each hypothesis.
+    /// Charges every book. The bits of the answer, one for each hypothesis, mark slices in doubt that this overdraws.
     #[inline]
     pub(super) fn charge(&mut self, amounts: &Amounts, now: Moment) -> u8 {
         let doubtful = self.hypotheses.iter().any(|hypothesis| hypothesis.test.is_some() || hypothesis.found.is_some());

@@ -35,7 +35,7 @@ pub enum Change {
         /// What is used of it.
         used: u64,
     },
-    /// More requests wait than is usual.
+    /// More requests wait than `queue_alert` says.
     QueueLong {
         /// How many.
         waiting: usize,

@@ -40,11 +40,11 @@ const CAREFUL: u64 = 8;
 const AGREED: u8 = 3;
 /// After a refusal that nothing explains, this many times the margin is kept back, for two quiet windows and a minute at least.
 const DISTRUST: u32 = 3;
-/// A request that used more than this many times its charge, and all of a limit besides, did so by a number that is wrong: what
-/// is beyond is no debt, so that no number makes a lane wait for much longer than one window.
+/// Usage above this many times the charge, plus the whole limit, is an error in the report. The excess is not booked, so that no
+/// number makes a lane wait for much longer than one window.
 const OVERRUN: u64 = 8;
-/// A day that is used up and whose end nobody knows is looked at this often: 24 refusals a day are no hammering, and no more than
-/// an hour of the next day is lost.
+/// When nobody knows the end of a day that is used up, one request tries this often: 24 refusals a day are no hammering, and no more
+/// than an hour of the next day is lost.
 const LOOK: Duration = Duration::from_secs(3_600);
 
 /// What the gates of a lane have in common.

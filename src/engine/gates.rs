@@ -94,8 +94,8 @@ struct Stamps {
     score: i8,
 }
 
-/// How long an answer is on its way at most, for all that is concluded from its numbers. Of requests nothing is concluded:
-/// those of a burst may wait for connections, or in the server's own queue, for seconds.
+/// The longest return trip of an answer that is reckoned with when its numbers are read. Nothing is assumed about the way out: a
+/// burst may wait for connections, or in the server's own queue, for seconds.
 const RETURN: Duration = Duration::from_secs(1);
 /// What goes beyond is counted by this window: sums of instants must not overflow.
 const LONGEST_WINDOW: Duration = Duration::from_secs(366 * 86_400);
@@ -260,7 +260,7 @@ impl Gates {
     /// Corrects a charge of `at` to what was really used, where real usage is what counts in the end. More used than charged
     /// becomes debt. `on_its_way` is what the provider may not have seen yet.
     pub fn settle(&mut self, charged: &Charge, used: &Charge, on_its_way: &Charge, at: Moment, now: Moment) {
-        // No part of it leaves a window earlier than what was counted last.
+        // Who counts at completion counts the whole usage then, so all of it leaves the window together.
         let input_tokens = if providers::counts_when_done(self.provider) { 0 } else { used.input_tokens };
         let used = &Charge { input_tokens, ..*used };
         self.gates.iter_mut().for_each(|gate| gate.settle(charged, used, on_its_way, at, now));

@@ -8,9 +8,9 @@ use super::paid::{Known, Paid};
 use super::sent::Sent;
 use crate::cost::Charge;
 
-/// A request that was granted this long ago has reached the provider, or will not be missed.
+/// After this long a granted request is taken to have reached the provider.
 const SEEN_AFTER: Duration = Duration::from_secs(1);
-/// Whether refused requests count is not told; those of this time may or may not be in the provider's number.
+/// Nobody says whether refused requests count. Those of this long ago may or may not be in the provider's number.
 const REFUSALS: Duration = Duration::from_secs(120);
 
 /// The sums of a lane.

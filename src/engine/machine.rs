@@ -58,10 +58,11 @@ pub struct LaneStatus {
     pub predictions: Predictions,
 }
 
-/// A wait for no limit is no longer, and one that cannot be meant is this long: one wrong header must not end a lane.
+/// The longest pause that is tied to no limit. It also stands in for waits that are too long to be meant, so that one wrong header
+/// cannot stop a lane for good.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
-/// A deadline that passed less than this ago is met by who can go at once: a request that has no patience at all takes its time to
-/// get here.
+/// A deadline that passed no longer ago than this still counts as "now": a request without any patience needs some time to get
+/// here.
 const AT_ONCE: Duration = Duration::from_millis(10);
 /// With no limit known, the others wait for the first answer this long.
 const SCOUT: Duration = Duration::from_secs(10);

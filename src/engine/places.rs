@@ -129,7 +129,7 @@ impl Adaptive {
             (self.best, self.limit, self.age) = (Some(mean), limit, 0);
             return;
         }
-        // What one request alone takes is the best there is, also when it was better once.
+        // With one request under way its time is the best possible, even if it was shorter before.
         let best = self.best.filter(|_| self.limit > 1).map_or(mean, |best| best.min(mean));
         self.best = Some(best);
         self.age += 1;

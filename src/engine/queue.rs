@@ -39,11 +39,11 @@ pub enum Priority {
 /// of old requests cannot take the lane from urgent ones either.
 const AGED_TURN: u32 = 8;
 
-/// So few tenants without waiting requests are remembered without a look.
+/// Up to so many tenants, the finish tags of those with nothing waiting are not swept.
 const FEW_TAGS: usize = 64;
 
-/// Arrival numbers whose requests are summed up, where it is asked what is before one: the walk within a block and over the
-/// blocks of a long line are of one length.
+/// Requests are summed in blocks of so many arrival numbers, to tell what is before one: in a long line, the walk within a block is
+/// about as long as that over the blocks.
 const BLOCK: u64 = 512;
 
 /// A waiting request.

@@ -29,7 +29,7 @@ impl Rate {
         self.current += 1;
     }
 
-    /// The last so long is no part of the rate; nothing was counted in it.
+    /// Leaves the last `time`, in which nothing was counted, out of the mean.
     pub(super) fn skip(&mut self, time: Duration) {
         self.began = self.began.map(|began| began + time);
         self.turned += time;

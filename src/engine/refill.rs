@@ -22,7 +22,7 @@ pub(super) struct Refill {
 #[derive(Clone, Copy, Debug, Default)]
 struct Tat {
     at: u64,
-    /// When something was last charged that found a full bucket: what the TAT gained by that is no charge.
+    /// When a charge last found the bucket full. The jump of the TAT to "now" at that time is no charge.
     restarted: u64,
     /// The TAT that it found: how long the bucket had been full.
     rested: u64,
@@ -112,8 +112,8 @@ impl Refill {
         }
     }
 
-    /// Gives `n` back by a rule that settles. What was charged `later`, or may reach the provider after its own refund, it
-    /// may take from a bucket that was full by then and did not hold all that came back: so much stays charged.
+    /// Gives `n` back by a rule that settles, but not what was charged `later` or is still on its way: the provider's bucket may be
+    /// full before that arrives, and then it keeps nothing of the refund.
     pub(super) fn give_back(&mut self, rule: Rule, n: u64, later: u64, now: Moment) {
         for (_, tat) in self.tats.iter_mut().filter(|(other, _)| *other == rule) {
             tat.give_back(&self.bucket, n, later, now);

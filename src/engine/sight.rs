@@ -59,8 +59,8 @@ pub(super) struct Doubtful {
     pub(super) unseen: (u64, u64),
     /// The standard deviation of a single charge: which of them were not seen is not told.
     pub(super) deviation: f64,
-    /// What those that had not been answered when it was sent may have used, and the input of it: by the rule of real usage
-    /// a request may be charged for its input alone before it is done.
+    /// The most that those without an answer when it was sent have used, and the input of it: by the rule of real usage a request
+    /// may be charged for its input alone before it is done.
     pub(super) undone: (u64, u64),
     /// The same where the input is counted by characters.
     pub(super) undone_by_chars: (u64, u64),

@@ -248,8 +248,8 @@ impl Window {
         self.others = others;
     }
 
-    /// What was sent just before an end and may have arrived after it counts on both sides, until a number of the new window
-    /// shows how much of it can be there at most. That number has to be of a time when all of it had arrived.
+    /// Requests that were sent around a window's end are booked on both sides of it, until a number of the new window shows how many
+    /// are in that. The number has to be of a time when all of them had arrived.
     pub(super) fn note_straddling(&mut self, rules: Rules, sight: &Sight, unseen: impl Fn(Rule) -> Unseen) {
         if !matches!(self.ends, Ends::Fixed(Some(_))) {
             return;

@@ -69,7 +69,7 @@ impl Reading {
         let off = self.reset_rounding.as_nanos();
         let shortest = reset.saturating_sub(off).checked_mul(limit)? / used;
         let longest = (reset + off).checked_mul(limit)? / used;
-        // A second more or less may not make the difference.
+        // Where the reset is only exact to a second, both ends of its error have to fit the window.
         let (least, most) = if off > 1_000_000 { (longest, shortest) } else { (shortest, longest) };
         let fits = |window: &Duration| {
             let nanos = window.as_nanos();

@@ -178,7 +178,7 @@ async fn a_limit_that_nobody_tells_of_costs_no_request_and_few_refusals() {
                     tokio::time::sleep(SECOND / 2).await;
                     let status = if passes { 200 } else { 429 };
                     attempt.answer(status, &headers(if passes { &[] } else { &[("retry-after", "3")] }));
-                    if passes { Ok(()) } else { Err(drop(refused.fetch_add(1, Relaxed))) }
+                    if passes { Ok(()) } else { Err(refused.fetch_add(1, Relaxed)) }
                 }
             };
             tokio::spawn(async move { scheduler.submit(request(), call).await })

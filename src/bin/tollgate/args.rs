@@ -174,7 +174,7 @@ pub(crate) struct LimitArgs {
 
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct AmountArgs {
-    /// Requests per minute (like the next three: 500, 30_000, 200k or 2m)
+    /// Requests per minute (like the next ones: 500, 30_000, 200k or 2m)
     #[arg(long, value_name = "N", value_parser = amount)]
     pub(crate) rpm: Option<u64>,
     /// Requests per second

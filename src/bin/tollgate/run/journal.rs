@@ -1,9 +1,9 @@
 //! What was sent, noted before it is sent: after a crash, a row that stands here and has no result may have been done by
 //! the provider.
 //!
-//! A line is `sent` or `back` and the hash of a row's `custom_id`. `back` says that whatever was sent before came to a known
-//! end and that the row waits again. The file's lock is the lock of the whole job. It lies beside the output and goes when
-//! nothing is uncertain any more.
+//! A line is `sent ID` (it is about to be sent) or `back ID` (its outcome is known, and the row waits again), with the hash of a
+//! row's `custom_id`. The file lies beside the output, its lock is that of the whole job, and it is removed when nothing is
+//! uncertain any more.
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions, TryLockError};

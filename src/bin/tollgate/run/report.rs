@@ -168,7 +168,7 @@ impl Report {
         }
     }
 
-    /// Whether every row that there is to do is done, and how many of all failed.
+    /// Rows that failed, in this run or before.
     pub(crate) fn failures(&self) -> u64 {
         self.rows.failed + self.rows.failed_before
     }

@@ -397,7 +397,7 @@ fn max_concurrent(typed: Option<u32>, mock: bool) -> (usize, Option<String>) {
     (usize::try_from(number).unwrap_or(usize::MAX), warning)
 }
 
-/// Whether there are limits at all is only known after the first answers; so is the address of a mock.
+/// The settings with the address of the first account, as a mock has it once it runs.
 pub(crate) fn with_address(config: &Config, url: Option<String>) -> Config {
     let mut config = config.clone();
     if let (Some(url), Some(account)) = (url, config.accounts.first_mut()) {
