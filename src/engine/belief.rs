@@ -60,6 +60,17 @@ struct Hypothesis {
     found: Option<Moment>,
 }
 
+/// What a refusal shows of the room that was left for the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Room {
+    /// Nothing.
+    Unknown,
+    /// There was enough, which only slices explain.
+    Left,
+    /// There was too little: so much was used, or is on its way.
+    None { used: u64 },
+}
+
 /// A slice that is only suspected lets a few more pass, to see whether they are refused.
 #[derive(Clone, Copy, Debug)]
 struct Test {
@@ -516,42 +527,44 @@ impl Belief {
         }
     }
 
-    /// The provider refused what every living hypothesis let pass. `room` tells whether it showed room for it all the
-    /// same, which only slices explain. A single refusal that nothing explains may be a lock of a few seconds that has
-    /// nothing to do with the limit; when it refuses `again`, the evidence was wrong.
+    /// The provider refused what every living hypothesis let pass. A single refusal that nothing explains may be a lock of a few
+    /// seconds that has nothing to do with the limit; when it refuses `again`, the evidence was wrong.
     pub(super) fn refused(
         &mut self,
         amounts: &Amounts,
-        room: Option<bool>,
+        room: Room,
         again: bool,
         wait: Duration,
         now: Moment,
         wall: SystemTime,
     ) {
-        if room != Some(false) && self.limit.window > SECOND * 10 && self.blame_slice(amounts, room, wait, now, wall) {
+        let full = matches!(room, Room::None { .. });
+        if !full && self.limit.window > SECOND * 10 && self.blame_slice(amounts, room, wait, now, wall) {
             return;
         }
-        if room == Some(false) {
+        match room {
             // The provider counts more than the rules that are left: those that were ruled out may have been so by charges
             // that never reached it. If they are wrong, the next answers show it again.
-            self.reprieve(|hypothesis| !hypothesis.alive.is_empty());
-        } else if room.is_none() && again && self.limit.window <= LONGEST {
-            for shape in [Shape::Refill, Shape::Sliding, Shape::Fixed] {
-                self.restore(shape, amounts, now, wall);
+            Room::None { used } => {
+                self.reprieve(|hypothesis| !hypothesis.alive.is_empty());
+                for hypothesis in &mut self.hypotheses {
+                    if let Book::Refill(book) = &mut hypothesis.book {
+                        book.owe_at_most(used, now);
+                    }
+                }
             }
+            Room::Unknown if again && self.limit.window <= LONGEST => {
+                for shape in [Shape::Refill, Shape::Sliding, Shape::Fixed] {
+                    self.restore(shape, amounts, now, wall);
+                }
+            }
+            Room::Unknown | Room::Left => {}
         }
     }
 
     /// Takes a refusal for that of a slice that was used up: rather one that is still suspected than one that was ruled out,
     /// of these one as long as the wait, and of these the shortest. Answers whether that explains the refusal.
-    fn blame_slice(
-        &mut self,
-        amounts: &Amounts,
-        room: Option<bool>,
-        wait: Duration,
-        now: Moment,
-        wall: SystemTime,
-    ) -> bool {
+    fn blame_slice(&mut self, amounts: &Amounts, room: Room, wait: Duration, now: Moment, wall: SystemTime) -> bool {
         let rules = self.rules;
         let mut slices: Vec<_> = self.hypotheses.iter_mut().filter(|h| length_of(&h.shape).is_some()).collect();
         let used_up = slices.iter_mut().enumerate().filter_map(|(i, slice)| {
@@ -570,12 +583,12 @@ impl Belief {
         let length = if wait <= SECOND { SECOND } else { SECOND * 10 };
         let known = || self.hypotheses.iter().filter_map(|hypothesis| length_of(&hypothesis.shape));
         let (explains, longer) = (known().any(|slice| slice <= length), known().any(|slice| slice > length));
-        if self.limit.dimension == Dimension::Requests && !explains && (room == Some(true) || longer) {
+        if self.limit.dimension == Dimension::Requests && !explains && (room == Room::Left || longer) {
             self.restore(Shape::Slice(length), amounts, now, wall);
             return true;
         }
         // With a slice that is known, it was the jitter of the network.
-        room == Some(true)
+        room == Room::Left
     }
 
     /// Brings a shape back to life, or for the first time.
@@ -604,6 +617,17 @@ impl Belief {
         for hypothesis in whole.filter(|hypothesis| which(hypothesis)) {
             hypothesis.alive = rules;
             hypothesis.forgive();
+        }
+    }
+
+    /// At least so much is used, whatever the books say.
+    pub(super) fn tighten(&mut self, used: u64, now: Moment) {
+        for hypothesis in &mut self.hypotheses {
+            match &mut hypothesis.book {
+                Book::Refill(book) => book.tighten(Rules::ALL, used, 0, now),
+                Book::Window(book) if length_of(&hypothesis.shape).is_none() => book.tighten(used, now),
+                Book::Window(_) | Book::Gauge { .. } => {}
+            }
         }
     }
 
@@ -751,7 +775,7 @@ mod tests {
             belief.learn(&sight, &Doubtful::default(), &[]);
         }
         assert!(!belief.rules().contains(Rule::LargerPlusCap), "{:?}", belief.rules());
-        belief.refused(&amounts, Some(false), false, SECOND, now, SystemTime::UNIX_EPOCH);
+        belief.refused(&amounts, Room::None { used: 10_000 }, false, SECOND, now, SystemTime::UNIX_EPOCH);
         assert_eq!(belief.rules(), Rules::ALL);
     }
 
@@ -761,7 +785,7 @@ mod tests {
         let usual = || Belief::new(Limit::rpm(600), Some(ten), rules, Duration::ZERO, now, SystemTime::UNIX_EPOCH);
         let (mut there, mut not_there) = (usual(), usual());
         assert_eq!((burst(&mut there, now), there.suspected()), (16, vec![Shape::Slice(SECOND)]), "six too many");
-        there.refused(&ONE, None, false, SECOND, now, SystemTime::UNIX_EPOCH);
+        there.refused(&ONE, Room::Unknown, false, SECOND, now, SystemTime::UNIX_EPOCH);
         assert_eq!(there.shapes(), [ten, Shape::Slice(SECOND)]);
         assert_eq!(burst(&mut there, now + SECOND * 20), 10);
 
@@ -805,7 +829,7 @@ mod tests {
 
         let mut configured = belief(Some(slice), now);
         for _ in 0..2 {
-            configured.refused(&ONE, None, true, SECOND * 5, now, SystemTime::UNIX_EPOCH);
+            configured.refused(&ONE, Room::Unknown, true, SECOND * 5, now, SystemTime::UNIX_EPOCH);
         }
         assert!(configured.shapes().len() > 1, "something else may be true");
         for nth in 1..=40 {

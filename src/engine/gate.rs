@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use super::belief::Belief;
+use super::belief::{Belief, Room};
 use super::bucket::Bucket;
 use super::moment::Moment;
 use super::paid::Paid;
@@ -12,7 +12,7 @@ use super::sight::{Doubtful, Sight};
 use super::toll::Toll;
 use super::watch::DayUse;
 use crate::cost::{Charge, DAY, Dimension, Limit, MINUTE, Shape};
-use crate::providers::{self, Amounts, Reading, Rule, Rules};
+use crate::providers::{self, Amounts, LimitHit, Reading, Rule, Rules};
 
 /// Where a limit's number comes from. A later one in this list is believed over an earlier one, except that nothing
 /// raises a limit that the user configured.
@@ -291,7 +291,15 @@ impl Gate {
         }
     }
 
-    /// What the server's number shows of the limit; `None` if it shows nothing.
+    /// Takes that no more than `remaining` is left, which a server says whose own limit is larger.
+    pub(super) fn left_at_most(&mut self, remaining: u64, now: Moment) {
+        self.shown = Some((remaining, now));
+        if let Some(used) = self.limit.amount.checked_sub(remaining).filter(|used| *used > 0) {
+            self.belief.tighten(used, now);
+        }
+    }
+
+    /// What the server's number shows of the limit; `None` if it shows nothing, or that of a larger limit.
     pub(super) fn sight(
         &self,
         reading: &Reading,
@@ -300,6 +308,10 @@ impl Gate {
     ) -> Option<Sight> {
         let remaining = reading.remaining?;
         let limit = reading.limit.unwrap_or(self.limit.amount);
+        // The level of a larger bucket, which fills faster, is not that of this one.
+        if limit > self.limit.amount {
+            return None;
+        }
         let used = limit.saturating_sub(remaining).saturating_add(reading.rounding);
         let noise = match self.limit.dimension {
             Dimension::Requests => 2 + used / 100,
@@ -387,13 +399,29 @@ impl Gate {
     }
 
     /// A refusal of `charge`: nobody passes before `until`, and then one after another, as `charge` would have fitted.
-    /// `used` is what the refusal itself says was used.
-    pub(super) fn block(&mut self, charge: &Charge, used: Option<u64>, until: Moment, now: Moment) {
+    /// `hit` is what the refusal itself says of the limit, `on_its_way` what the provider may not have seen yet.
+    pub(super) fn block(
+        &mut self,
+        charge: &Charge,
+        hit: Option<LimitHit>,
+        on_its_way: &Charge,
+        until: Moment,
+        now: Moment,
+    ) {
         let n = charge.get(self.limit.dimension).min(self.limit.amount);
         let amounts = self.amounts(charge);
-        let left = used.map(|used| self.limit.amount.saturating_sub(used));
+        let left = hit.and_then(|hit| hit.used).map(|used| self.limit.amount.saturating_sub(used));
         let shown = self.shown.filter(|(_, at)| *at == now).map(|(left, _)| left);
-        let room = left.or(shown).map(|left| left >= n.max(1));
+        // The provider may count the request by another rule than all that are known.
+        let requested = hit.and_then(|hit| hit.requested).unwrap_or(n).max(1);
+        let room = match left.or(shown) {
+            None => Room::Unknown,
+            Some(left) if left >= requested => Room::Left,
+            Some(left) => {
+                let used = self.limit.amount - left.min(self.limit.amount);
+                Room::None { used: used.saturating_add(on_its_way.get(self.limit.dimension)) }
+            }
+        };
         // Those of one volley are one refusal; after the wait, another one says that more than the margin is wrong.
         let distrusted = self.distrusted_until.is_some_and(|quiet| now < quiet);
         let again = distrusted && self.blocked_until.is_none_or(|over| over <= now);
@@ -429,7 +457,8 @@ impl Gate {
             }
             _ => now + LOOK,
         };
-        self.block(charge, Some(used), until, now);
+        let hit = LimitHit { used: Some(used), ..self.limit.into() };
+        self.block(charge, Some(hit), &Charge::default(), until, now);
         self.careful = Some(Careful::one(charge.get(self.limit.dimension), until));
         until
     }

@@ -312,7 +312,12 @@ impl Gates {
             self.note((index < known).then_some(shown), index);
             let written = self.stamps.written(around.sent, now);
             let gate = &mut self.gates[index];
-            let Some(mut sight) = gate.sight(reading, (around.sent, now.max(around.sent)), written) else { continue };
+            let Some(mut sight) = gate.sight(reading, (around.sent, now.max(around.sent)), written) else {
+                if let Some(remaining) = reading.remaining {
+                    gate.left_at_most(remaining, now);
+                }
+                continue;
+            };
             if shown.dimension == Dimension::Requests {
                 sight.noise += around.refused;
                 // Too few in between could be anything.
@@ -348,20 +353,26 @@ impl Gates {
     }
 
     /// Blocks the gate that a refusal names, which is made if nobody configured it. A refusal that names none blocks the
-    /// gates whose windows are no longer than the wait or a minute, those of one dimension if it names that. Answers whether
-    /// there was any to block.
-    pub fn block(&mut self, hit: Option<LimitHit>, charge: &Charge, wait: Duration, now: Moment) -> bool {
+    /// gates whose windows are no longer than the wait or a minute, those of one dimension if it names that. `on_its_way` is what
+    /// the provider may not have seen yet. Answers whether there was any to block.
+    pub fn block(
+        &mut self,
+        hit: Option<LimitHit>,
+        charge: &Charge,
+        on_its_way: &Charge,
+        wait: Duration,
+        now: Moment,
+    ) -> bool {
         let until = now + wait;
-        let used = hit.and_then(|hit| hit.used);
         if let Some(named) = hit.and_then(|hit| hit.as_limit()) {
             let gate = self.named(&named, now);
-            return gate.map(|index| self.gates[index].block(charge, used, until, now)).is_some();
+            return gate.map(|index| self.gates[index].block(charge, hit, on_its_way, until, now)).is_some();
         }
         let longest = wait.max(MINUTE);
         let meant = |limit: Limit| hit.is_none_or(|hit| hit.dimension == limit.dimension) && limit.window <= longest;
         let mut blocked = false;
         for gate in self.gates.iter_mut().filter(|gate| meant(gate.limit())) {
-            gate.block(charge, None, until, now);
+            gate.block(charge, None, on_its_way, until, now);
             blocked = true;
         }
         blocked
@@ -696,11 +707,14 @@ mod tests {
         let now = Moment::START;
         let mut gates = gates(&[Limit::rpm(60), Limit::tpm(6_000)], now);
         let call = LimitHit { window: None, limit: None, ..Limit::rpm(60).into() };
-        assert!(gates.block(Some(call), &Charge::tokens(10, 0), Duration::from_secs(5), now));
+        assert!(gates.block(Some(call), &Charge::tokens(10, 0), &Charge::default(), Duration::from_secs(5), now));
         let blocked: Vec<_> = gates.gates.iter().map(|gate| gate.is_blocked(now)).collect();
         assert_eq!(blocked, [true, false]);
         let input = LimitHit { dimension: Dimension::InputTokens, ..call };
-        assert!(!gates.block(Some(input), &Charge::tokens(10, 0), Duration::from_secs(5), now), "there is none");
+        assert!(
+            !gates.block(Some(input), &Charge::tokens(10, 0), &Charge::default(), Duration::from_secs(5), now),
+            "there is none"
+        );
     }
 
     #[test]
@@ -711,8 +725,8 @@ mod tests {
             let mut gates = gates(&[limit], now);
             let charge = Charge::tokens(1, 1);
             assert!(gates.reserve(&charge, now).is_ok() && gates.reserve(&charge, now).is_err());
-            gates.block(None, &charge, Duration::from_secs(1 << 40), now);
-            gates.block(Some(limit.into()), &charge, MINUTE, now);
+            gates.block(None, &charge, &Charge::default(), Duration::from_secs(1 << 40), now);
+            gates.block(Some(limit.into()), &charge, &Charge::default(), MINUTE, now);
             assert!(gates.wait(&charge, now).is_some());
         }
     }

@@ -455,7 +455,8 @@ impl<T> Machine<T> {
     pub fn block(&mut self, hit: Option<LimitHit>, charge: &Charge, wait: Duration, sent: Moment, now: Moment) {
         let longest = hit.and_then(|hit| hit.as_limit()).map_or(DAY, |limit| limit.window.max(DAY));
         let wait = if wait <= longest { wait } else { LONGEST_PAUSE };
-        if !self.gates.block(hit, charge, wait, now) {
+        let on_its_way = self.ledger.on_its_way(now);
+        if !self.gates.block(hit, charge, &on_its_way, wait, now) {
             self.paused_until = self.paused_until.max(Some(now + wait));
             self.ceiling.slow_down(true, MINUTE, sent, now);
         }

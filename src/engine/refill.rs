@@ -153,8 +153,18 @@ impl Refill {
     pub(super) fn tighten(&mut self, rules: Rules, used: u64, given_back: u64, at: Moment) {
         for (rule, tat) in self.tats.iter_mut().filter(|(rule, _)| rules.contains(*rule)) {
             let used = if Rules::SETTLED.contains(*rule) { used.saturating_sub(given_back) } else { used };
-            tat.at = self.bucket.tat_of(used, at).max(tat.at);
+            // The number is a whole one, rounded up: a book that is less than one below it may be right.
+            if tat.at < self.bucket.tat_of(used.saturating_sub(1), at) {
+                tat.at = self.bucket.tat_of(used, at);
+            }
         }
+        self.latest = self.last();
+    }
+
+    /// No book owes more than this.
+    pub(super) fn owe_at_most(&mut self, used: u64, now: Moment) {
+        let most = self.bucket.tat_of(used, now);
+        self.tats.iter_mut().for_each(|(_, tat)| tat.at = tat.at.min(most));
         self.latest = self.last();
     }
 

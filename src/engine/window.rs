@@ -272,6 +272,17 @@ impl Window {
         }
     }
 
+    /// At least so much is used; what is not ours is others'.
+    pub(super) fn tighten(&mut self, used: u64, now: Moment) {
+        self.advance(now);
+        let own = Rule::ALL.into_iter().map(|rule| self.sums[rule]).min().unwrap_or(0);
+        let others = used.saturating_sub(own);
+        if others > self.others {
+            self.others = others;
+            self.others_until = Some(self.next_end(now).map_or(now + self.length, |(_, end)| end));
+        }
+    }
+
     /// The server's number is the truth: nothing is under way.
     pub(super) fn set_used(&mut self, rule: Rule, used: u64, now: Moment) {
         self.advance(now);

@@ -155,6 +155,88 @@ async fn after_a_refusal_of_a_window_one_goes_first_and_the_others_when_it_was_a
     assert!(after[0] >= 20 * SECOND && after[29] < 24 * SECOND, "{after:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_limit_below_the_providers_own_is_kept() {
+    for provider in [Provider::Openai, Provider::Compatible] {
+        let limits = Limits { rpm: Some(60), tpm: Some(30_000), ..Limits::default() };
+        let scheduler = Scheduler::builder().account(Account::new(provider).limits(limits)).build().unwrap();
+        let start = Instant::now();
+        for nth in 0..150 {
+            let call = async |attempt: Attempt| {
+                tokio::time::sleep(SECOND / 10).await;
+                let left = (600 - nth.min(5)).to_string();
+                let tokens = (300_000 - nth.min(5) * 200).to_string();
+                attempt.answer(
+                    200,
+                    &headers(&[
+                        ("x-ratelimit-limit-requests", "600"),
+                        ("x-ratelimit-remaining-requests", &left),
+                        ("x-ratelimit-reset-requests", "500ms"),
+                        ("x-ratelimit-limit-tokens", "300000"),
+                        ("x-ratelimit-remaining-tokens", &tokens),
+                        ("x-ratelimit-reset-tokens", "200ms"),
+                    ]),
+                );
+                attempt.usage(tollgate::Usage::new(100, 100));
+                Ok::<_, Failed>(())
+            };
+            scheduler.submit(request(), call).await.unwrap();
+        }
+        assert!(start.elapsed() >= 89 * SECOND, "{provider}: {:?}", start.elapsed());
+    }
+}
+
+/// What a request is charged here is in no rule: its tools do not count.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_waited_for_as_long_as_it_says_though_wrong_rules_would_wait_longer() {
+    let limits = Limits { tpm: Some(9_000), ..Limits::default() };
+    let scheduler = Scheduler::builder().account(Account::openai().limits(limits)).build().unwrap();
+    let start = Instant::now();
+    let (bucket, refused) = (Arc::new(std::sync::Mutex::new((9_000.0, start))), Arc::new(AtomicU32::new(0)));
+    let tasks: Vec<_> = (0..150)
+        .map(|_| {
+            let (scheduler, bucket, refused) = (scheduler.clone(), bucket.clone(), refused.clone());
+            let call = move |attempt: Attempt| {
+                let (refused, (left, passes)) = (refused.clone(), {
+                    let (left, at) = &mut *bucket.lock().unwrap();
+                    *left = f64::min(9_000.0, *left + at.elapsed().as_secs_f64() * 150.0);
+                    *at = Instant::now();
+                    let passes = *left >= 150.0;
+                    *left -= if passes { 150.0 } else { 0.0 };
+                    (*left, passes)
+                });
+                async move {
+                    tokio::time::sleep(SECOND / 2).await;
+                    let (remaining, used) = ((left as u64).to_string(), 9_000 - left as u64);
+                    let reset = format!("{}ms", used * 1_000 / 150);
+                    let mut told = headers(&[
+                        ("x-ratelimit-limit-tokens", "9000"),
+                        ("x-ratelimit-remaining-tokens", &remaining),
+                        ("x-ratelimit-reset-tokens", &reset),
+                    ]);
+                    if passes {
+                        attempt.answer(200, &told);
+                        return Ok(());
+                    }
+                    told.insert("retry-after", "1".parse().unwrap());
+                    attempt.answer(429, &told);
+                    let body = format!(
+                        r#"{{"error": {{"message": "Rate limit reached for m in organization o on tokens per min (TPM): Limit 9000, Used {used}, Requested 150. Please try again in 400ms.", "type": "tokens", "code": "rate_limit_exceeded"}}}}"#
+                    );
+                    attempt.error_body(body.as_bytes());
+                    Err(refused.fetch_add(1, Relaxed))
+                }
+            };
+            tokio::spawn(async move { scheduler.submit(Request::tokens("m", 300, 100), call).await })
+        })
+        .collect();
+    for task in tasks {
+        assert!(task.await.unwrap().is_ok());
+    }
+    // The least is 90 s.
+    assert!(refused.load(Relaxed) < 30 && start.elapsed() < 130 * SECOND, "{refused:?} {:?}", start.elapsed());
+}
+
 /// A server that lets 20 requests a minute pass, refilling, and says nothing of it but how long to wait.
 #[tokio::test(start_paused = true)]
 async fn a_limit_that_nobody_tells_of_costs_no_request_and_few_refusals() {

@@ -132,7 +132,7 @@ fn slices_and_margins_without_end_are_bounded_by_the_gates() {
     gates.recall(Limit::rpm(60), true, &[Shape::Slice(Duration::MAX)], &[], &[], now);
     let charge = Charge::tokens(1, 1);
     gates.reserve(&charge, now).unwrap();
-    gates.block(Some(limit.into()), &charge, Duration::from_secs(1), now);
+    gates.block(Some(limit.into()), &charge, &Charge::default(), Duration::from_secs(1), now);
     assert!(gates.wait(&charge, now).is_some());
 }
 
