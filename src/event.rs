@@ -164,7 +164,8 @@ impl fmt::Display for Event {
             Event::Opened { account, pool, last } => {
                 write!(
                     f,
-                    "account {account}: the provider is failing for {pool} ({last:?}); requests wait or go elsewhere"
+                    "account {account}: the provider is failing for {pool} ({}); requests wait or go elsewhere",
+                    last.words()
                 )
             }
             Event::Recovered { account, pool, after } => {

@@ -30,7 +30,8 @@ pub enum Refusal {
     /// The provider is failing, and the breaker is open: nothing is sent but probes. The request cannot start in time, or
     /// the provider has been failing for longer than anybody waits.
     #[error(
-        "the provider is failing ({last:?}) and the next probe is in {probe_in:.1?}; send again later, or let the request wait longer"
+        "the provider is failing ({}) and the next probe is in {probe_in:.1?}; send again later, or let the request wait longer",
+        last.words()
     )]
     BreakerOpen {
         /// The last failure.

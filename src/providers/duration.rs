@@ -49,13 +49,15 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
 
 /// The wait that the headers ask for: `retry-after` in seconds, as an HTTP date or as a Go duration, and
 /// `retry-after-ms`. The longer of the two wins, because Azure sends `retry-after: 1` with `retry-after-ms: 0`. A zero
-/// or a date in the past is no hint.
+/// or a date in the past is no hint. Dates are by the server's clock, where the answer has a `date`.
 pub fn parse_retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let date = text(headers, "date").and_then(http_date).and_then(|date| SystemTime::try_from(date).ok());
+    let now = date.unwrap_or(now);
     // Some gateways write the moment as a Unix time, where everybody else writes a number of seconds.
     let epoch = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let wait = |wait: Duration| if wait.as_secs() >= 1_000_000_000 { wait.saturating_sub(epoch) } else { wait };
     let written = text(headers, "retry-after")
-        .and_then(|value| parse_duration(value).map(wait).or_else(|| until_http_date(value, now)));
+        .and_then(|value| parse_duration(value).map(wait).or_else(|| until(http_date(value)?, now)));
     let millis = text(headers, "retry-after-ms").and_then(|value| Some(from_nanos(scaled(value, 1_000_000)?)));
     written.max(millis).filter(|wait| !wait.is_zero())
 }
@@ -92,14 +94,13 @@ fn today(zone: Zone, now: SystemTime) -> Option<ZonedDateTime> {
 }
 
 /// In any of the three forms that RFC 9110 (5.6.7) asks everybody to read.
-fn until_http_date(text: &str, now: SystemTime) -> Option<Duration> {
+fn http_date(text: &str) -> Option<Timestamp> {
     const OBSOLETE: [&str; 2] = ["%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"];
     let text = text.trim();
-    let date = rfc2822::DateTimeParser::new().parse_timestamp(text).ok().or_else(|| {
+    rfc2822::DateTimeParser::new().parse_timestamp(text).ok().or_else(|| {
         let date = OBSOLETE.iter().find_map(|form| DateTime::strptime(form, text).ok())?;
         Some(date.to_zoned_datetime(TimeZone::UTC).ok()?.timestamp())
-    })?;
-    until(date, now)
+    })
 }
 
 pub(super) fn until(moment: Timestamp, now: SystemTime) -> Option<Duration> {
@@ -238,6 +239,14 @@ mod tests {
             let wait = parse_retry_after(&headers, now).map(|wait| wait.as_millis() as u64);
             assert_eq!(wait, *expected, "{seconds:?} {millis:?}");
         }
+    }
+
+    #[test]
+    fn a_date_is_by_the_servers_clock() {
+        let mut headers = HeaderMap::new();
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("Wed, 19 Aug 2026 15:00:05 GMT"));
+        headers.insert(http::header::DATE, HeaderValue::from_static("Wed, 19 Aug 2026 15:00:00 GMT"));
+        assert_eq!(parse_retry_after(&headers, at("2026-08-19T14:00:00Z")), Some(Duration::from_secs(5)));
     }
 
     #[test]

@@ -62,7 +62,7 @@ async fn an_outage_is_told_once_when_it_is_noticed_and_once_when_it_is_over() {
     };
     assert_eq!((account.as_str(), pool.as_str(), *last), ("openai", "gpt-4o", Class::Overloaded));
     assert!((9 * SECOND..15 * SECOND).contains(after), "{after:?}");
-    let line = "account openai: the provider is failing for gpt-4o (Overloaded); requests wait or go elsewhere";
+    let line = "account openai: the provider is failing for gpt-4o (overloaded); requests wait or go elsewhere";
     assert_eq!(events[0].to_string(), line);
 }
 

@@ -198,7 +198,7 @@ async fn who_cannot_make_it_is_told_at_once_and_the_others_keep_their_order() {
     let hasty = scheduler.acquire(request().max_wait(SECOND)).await.unwrap_err();
     let AcquireError::Refused(Refusal::BreakerOpen { last, probe_in }) = hasty else { panic!("{hasty:?}") };
     assert_eq!((last, probe_in), (Class::ServerError, breaker.probe_in));
-    assert!(hasty.to_string().contains("the provider is failing (ServerError)"), "{hasty}");
+    assert!(hasty.to_string().contains("the provider is failing (server error)"), "{hasty}");
 
     let waiting: Vec<_> = [(Priority::Low, 20), (Priority::Normal, 21), (Priority::High, 22), (Priority::Normal, 23)]
         .into_iter()

@@ -48,7 +48,7 @@ Examples:
 Each line of FILE is either the body of an API call, with an optional `metadata` that is carried to the result (and not sent,
 unless the body says `store: true`), or a line in the shape of OpenAI's Batch API (custom_id, method, url, body).
 
-Exit codes: 0 all rows succeeded, 1 some failed, 2 wrong arguments or input (nothing was sent), 130 interrupted.";
+Exit codes: 0 all rows succeeded, 1 some failed or were left, 2 wrong arguments or input (nothing was sent), 130 interrupted.";
 
 #[derive(Debug, Parser)]
 #[command(after_help = RUN_EXAMPLES)]

@@ -72,6 +72,16 @@ impl Class {
         }
     }
 
+    /// What a provider does that fails like this, for people.
+    pub(crate) const fn words(self) -> &'static str {
+        match self {
+            Class::Timeout => "no answer",
+            Class::ServerError => "server error",
+            Class::CapacityUnavailable => "no capacity",
+            other => other.name(),
+        }
+    }
+
     /// What this class alone says about a retry; see also [`Failure::retry`](super::Failure::retry).
     pub const fn retry(self) -> Retry {
         match self {

@@ -150,7 +150,13 @@ fn key(subject: &Subject, answer: &Answer) -> Finding {
         }
         Class::NotFound => {
             let seen = "there is no list of models at this address; check the base URL, its version (/v1) included";
-            Finding::warn(check, seen)
+            // Older addresses of Azure's and other servers need not have such a list, but every API's address has a path.
+            let may_lack_it = matches!(subject.provider, Provider::Azure | Provider::Compatible) && subject.has_path();
+            if may_lack_it {
+                Finding::warn(check, seen)
+            } else {
+                Finding::fail(check, seen).blame(Verdict::Settings, seen)
+            }
         }
         _ => Finding::skipped(check, "the answer does not tell"),
     }

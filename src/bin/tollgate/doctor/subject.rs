@@ -72,6 +72,10 @@ impl Subject {
         url
     }
 
+    pub(super) fn has_path(&self) -> bool {
+        self.base.path().trim_end_matches('/') != ""
+    }
+
     pub(super) fn host(&self) -> &str {
         self.base.host_str().unwrap_or_default()
     }

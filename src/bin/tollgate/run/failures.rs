@@ -109,7 +109,8 @@ pub(crate) fn no_answer(error: &reqwest::Error) -> String {
     if causes.is_empty() {
         causes.push(if error.is_timeout() { "timed out" } else { "the connection broke" }.to_owned());
     }
-    format!("no answer from {host}{port}: {}", causes.join(": "))
+    let allowed = if error.is_timeout() && !error.is_connect() { " (--timeout allows for more)" } else { "" };
+    format!("no answer from {host}{port}: {}{allowed}", causes.join(": "))
 }
 
 fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -183,8 +183,9 @@ async fn finish(
     };
     let figures = Report::new(&job, &checked, elapsed, stats);
     let journal = job.output.journal();
+    // Rows that an earlier run sent, and of which nobody knows what became.
+    let open = checked.uncertain.saturating_sub(job.tally.resolved.load(Relaxed));
     if let Some(journal) = journal {
-        let open = checked.uncertain.saturating_sub(job.tally.resolved.load(Relaxed));
         let kept = written.is_ok() && job.output.is_there() && journal.broken().is_none();
         if worked.is_ok() && kept && open == 0 && job.stop.level() < Level::Now {
             journal.remove();
@@ -194,24 +195,30 @@ async fn finish(
         report.write(&figures)?;
     }
     worked?;
-    match written {
+    let written = match written {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Exit::Done),
-        written => written.with_context(|| format!("cannot write {}", job.output.name()))?,
-    }
-    if let Some(error) = journal.and_then(|journal| journal.broken()) {
-        return Err(error);
-    }
+        written => written.with_context(|| format!("cannot write {}", job.output.name())),
+    };
+    let broken = written.err().or_else(|| journal.and_then(|journal| journal.broken()));
     if figures.was_complete() {
         job.console.say("nothing is left to do; another -o does them all anew");
     } else {
         job.console.say(&figures.tables());
     }
     failures::lines(figures.reasons()).iter().for_each(|line| job.console.say(line));
-    Ok(conclude(&job, settings, &figures))
+    if let Some(error) = broken {
+        show::error(&error);
+        let command = job.mask.clean(show::command());
+        show::line(format_args!(
+            "What was written is kept. When that is mended, the same command goes on:\n  {command}"
+        ));
+        return Ok(Exit::Failed);
+    }
+    Ok(conclude(&job, settings, &figures, open))
 }
 
 /// What is left to say, and what it comes to.
-fn conclude(job: &Job, settings: &Settings, figures: &Report) -> Exit {
+fn conclude(job: &Job, settings: &Settings, figures: &Report, open: u64) -> Exit {
     let command = job.mask.clean(show::command());
     let resumable = job.output.journal().is_some() && !matches!(settings.from, settings::From::Stdin);
     let left = figures.left();
@@ -242,6 +249,13 @@ fn conclude(job: &Job, settings: &Settings, figures: &Report) -> Exit {
     }
     let results = job.output.name();
     match figures.failures() {
+        0 if open > 0 => {
+            let rows = show::of(open, "row was", "rows were");
+            job.console.say(&format!(
+                "{rows} sent by an earlier run and left without a result; --uncertain run does them again"
+            ));
+            Exit::Failed
+        }
         0 => {
             if job.output.journal().is_some() {
                 job.console.say(&format!("results: {results}"));

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tollgate::engine::{GateStatus, LaneStatus};
-use tollgate::{LaneSnapshot, Shape, Snapshot};
+use tollgate::{Dimension, LaneSnapshot, Shape, Snapshot};
 
 use super::work::Job;
 use crate::show;
@@ -87,12 +87,15 @@ fn in_use(gate: &GateStatus) -> String {
     format!("{} {} of {}", gate.limit.name(), show::count(used), show::count(amount))
 }
 
-/// How long the rest takes: by the limits and the ceiling if they hold it, by the rate so far where there are none.
+/// How long the rest takes: by the limits and the ceiling if they hold it, by the rate so far where they do not.
 fn left_after(job: &Job, snapshot: &Snapshot) -> Option<Duration> {
-    let longest = snapshot.lanes.iter().filter_map(|lane| held_for(job, lane)).max();
+    let by_limits = snapshot.lanes.iter().filter_map(|lane| held_for(job, lane)).max();
     let done = job.tally.done();
     let by_rate = (done > 0).then(|| job.began.elapsed().as_secs_f64() * job.left() as f64 / done as f64);
-    longest.or_else(|| Duration::try_from_secs_f64(by_rate?).ok())
+    let by_rate = by_rate.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    // Where nobody waits for a limit, it is the answers that take their time.
+    let waits = snapshot.lanes.iter().any(|lane| lane.status.waiting > 0);
+    if waits && by_limits.is_some() { by_limits } else { by_limits.max(by_rate) }
 }
 
 /// How long the limits and the ceiling of a lane hold the rows that are left for it.
@@ -101,7 +104,7 @@ fn held_for(job: &Job, lane: &LaneSnapshot) -> Option<Duration> {
     Duration::try_from_secs_f64(lane_left(&lane.status, left)?).ok()
 }
 
-/// How long the limits and the ceiling of one lane hold its rows, in seconds; `None` if it has neither.
+/// How long the limits, the ceiling and a pause of one lane hold its rows, in seconds; `None` if it has none of them.
 fn lane_left(lane: &LaneStatus, rows: u64) -> Option<f64> {
     // What is under way has paid already.
     let rows = rows.saturating_sub(lane.in_flight.into()) as f64;
@@ -109,11 +112,16 @@ fn lane_left(lane: &LaneStatus, rows: u64) -> Option<f64> {
         return None;
     }
     let by_limit = lane.gates.iter().map(|gate| {
-        let each = gate.spent as f64 / lane.admitted as f64;
-        gate_left(gate, rows * each)
+        let each = match gate.limit.dimension {
+            Dimension::Requests => 1.0,
+            _ => gate.spent as f64 / lane.admitted as f64,
+        };
+        gate_left(gate, rows * each).max(gate.blocked_for.unwrap_or_default().as_secs_f64())
     });
     let by_ceiling = lane.ceiling.map(|ceiling| rows * 60.0 / ceiling.per_minute.max(1) as f64);
-    by_limit.chain(by_ceiling).reduce(f64::max)
+    let longest = by_limit.chain(by_ceiling).reduce(f64::max);
+    let pause = lane.paused_for.map(|pause| pause.as_secs_f64());
+    longest.zip(pause).map(|(longest, pause)| longest + pause).or(longest).or(pause)
 }
 
 /// How long a limit holds what takes so much of it, in seconds.

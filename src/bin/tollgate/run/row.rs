@@ -142,7 +142,7 @@ impl Line {
             _ => return Err(Problem::field("body", "expected an object")),
         }
         let path = match &value["url"] {
-            Value::String(url) if url.starts_with('/') => {
+            Value::String(url) if url.starts_with('/') && !leaves(url) => {
                 path_of(url).map_err(|error| Problem::field("url", error.to_string()))?
             }
             Value::Null => endpoint(&body, shape)?,
@@ -238,6 +238,12 @@ fn text(line: &[u8]) -> Result<&str, Problem> {
         what: "not UTF-8".to_owned(),
     })?;
     Ok(text.trim_matches([' ', '\t', '\r', '\n']))
+}
+
+/// Whether a path leads out of the address that the key is for.
+fn leaves(path: &str) -> bool {
+    let plain = path.to_ascii_lowercase().replace("%2e", ".");
+    plain.split(['/', '\\', '?', '#']).any(|part| part == "..")
 }
 
 /// Where a body goes, told by its shape.
@@ -425,6 +431,10 @@ mod tests {
             (br#"{"body":{}}"#, ", custom_id: missing"),
             (br#"{"custom_id":1,"body":{}}"#, ", custom_id: expected a text that is not empty"),
             (br#"{"custom_id":"a","method":"GET","body":{}}"#, ", method: expected POST"),
+            (
+                br#"{"custom_id":"a","url":"/v1/%2E%2e/x","body":{}}"#,
+                ", url: expected a path such as /v1/chat/completions",
+            ),
             (br#"{"custom_id":"a","url":"http://x","body":{}}"#, ", url: expected a path such as /v1/chat/completions"),
             (
                 br#"{"model":"m","messages":[],"stream":true}"#,

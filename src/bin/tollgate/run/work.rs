@@ -31,6 +31,9 @@ use crate::stop::{Level, Stop};
 /// Lines that may be in memory at once, in bytes. A hundred kilobytes each still leaves room for hundreds of requests.
 const READ_AHEAD: usize = 32 << 20;
 
+/// What answers longer than any API's would fill the memory.
+const LONGEST_ANSWER: usize = 64 << 20;
+
 /// After so many failures of a kind that meets every row, and no success in between, the rest is better left for later.
 const HOPELESS: u64 = 100;
 
@@ -198,16 +201,25 @@ impl Job {
     }
 
     async fn called(&self, attempt: &Attempt, row: &Row) -> Result<Answer, reqwest::Error> {
-        let response = self.scheduler.post(attempt, &row.path, row.body.clone()).send().await?;
+        let mut response = self.scheduler.post(attempt, &row.path, row.body.clone()).send().await?;
         let status = response.status().as_u16();
         attempt.answer(status, response.headers());
         let request_id = providers::observe(attempt.provider(), response.headers(), clock::wall()).request_id;
-        let body = match response.bytes().await {
-            Ok(body) => body,
-            // The status of an error says enough.
-            Err(_) if status >= 400 => Bytes::new(),
-            Err(error) => return Err(error),
-        };
+        let mut body = Vec::new();
+        loop {
+            match response.chunk().await {
+                Ok(Some(chunk)) if body.len() + chunk.len() > LONGEST_ANSWER => {
+                    attempt.unusable("the answer is longer than 64 MiB");
+                    return Ok(Answer { provider: attempt.provider(), status, request_id, body: Bytes::new() });
+                }
+                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+                Ok(None) => break,
+                // The status of an error says enough.
+                Err(_) if status >= 400 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        let body = Bytes::from(body);
         if status >= 400 || providers::is_error_body(&body) {
             attempt.error_body(&body);
         } else if let Some(usage) = providers::usage_in_bytes(&body) {
