@@ -73,7 +73,7 @@ impl Subject {
     }
 
     pub(super) fn has_path(&self) -> bool {
-        self.base.path().trim_end_matches('/') != ""
+        !self.base.path().trim_end_matches('/').is_empty()
     }
 
     pub(super) fn host(&self) -> &str {
