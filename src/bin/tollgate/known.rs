@@ -32,7 +32,7 @@ pub(crate) struct Known {
     /// The slices that it may be cut into besides.
     suspected: Vec<Shape>,
     /// What a request may be charged; one rule where that is known.
-    rules: Vec<Rule>,
+    pub(crate) rules: Vec<Rule>,
     /// Both in words, as the table has them.
     pub(crate) enforced: String,
     pub(crate) charged: Option<String>,

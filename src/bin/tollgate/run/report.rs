@@ -217,7 +217,11 @@ impl Report {
         match self.ratio {
             Some(ratio) => {
                 row("first to last admission", time(self.admission_span_s));
-                row("the least that the limits allow", format!("{} (ratio {ratio:.3})", time(self.lower_bound_s)));
+                // It is what the cheapest rule would allow, and the provider may be charging more.
+                let binding = self.limits.iter().find(|limit| limit.lower_bound_s == Some(self.lower_bound_s));
+                let open = binding.map_or(0, |limit| limit.known.rules.len());
+                let by = if open > 1 { format!(" by the cheapest of {open} charge rules") } else { String::new() };
+                row("the least that the limits allow", format!("{}{by} (ratio {ratio:.3})", time(self.lower_bound_s)));
             }
             None => {
                 // A bound of zero says little where a laxer shape is possible than the one that the limits may have.
@@ -255,9 +259,12 @@ impl Report {
         let mut limits = Table::new();
         limits.load_preset(presets::UTF8_BORDERS_ONLY);
         limits.set_header(["limit of", "", "amount", "spent", "use", "enforced", "charged", "source"]);
+        let first = self.limits.first().map(|limit| &limit.known.lane.account);
+        let accounts = self.limits.iter().any(|limit| Some(&limit.known.lane.account) != first);
         for LimitUse { known, spent, r#use, .. } in &self.limits {
+            let lane = &known.lane;
             limits.add_row([
-                known.lane.pool.clone(),
+                if accounts { format!("{}: {}", lane.account, lane.pool) } else { lane.pool.clone() },
                 known.limit.clone(),
                 show::count(known.amount),
                 show::count(*spent),
