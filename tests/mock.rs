@@ -511,6 +511,8 @@ fn wrong_requests_get_openais_errors() {
         ("POST", "/v1/chat/completions", "{\"model\":", 400, "We could not parse the JSON body of your request."),
         ("POST", "/v1/chat/completions", r#"{"model":"m"}"#, 400, "Missing required parameter: 'messages'."),
         ("POST", "/v1/chat/completions", r#"{"model":"m","messages":7.5}"#, 400, "Invalid type"),
+        ("POST", "/v1/chat/completions", r#"{"model":"m","messages":"hi"}"#, 400, "Invalid value for 'messages'"),
+        ("POST", "/v1/embeddings", r#"{"model":"m","input":""}"#, 400, "Invalid value for 'input'"),
     ] {
         let reply = client.request(method, path, Some(&auth), body).unwrap();
         assert_eq!((reply.status, &reply.json()["error"]["type"]), (status, &json!("invalid_request_error")), "{path}");
@@ -526,7 +528,7 @@ fn wrong_requests_get_openais_errors() {
         assert_eq!((model.status, &model.json()["id"], &model.json()["object"]), (200, &json!(name), &json!("model")));
     }
     let stats = server.stats();
-    assert_eq!((stats.requests, stats.invalid, stats.admitted), (5, 5, 0));
+    assert_eq!((stats.requests, stats.invalid, stats.admitted), (7, 7, 0));
 }
 
 #[test]

@@ -77,6 +77,12 @@ impl Ask {
         if weight.items == 0 {
             return Err(refuse::out_of_range(name, "at least one item"));
         }
+        if endpoint == Endpoint::Chat && weight.bare {
+            return Err(refuse::out_of_range(name, "an array of messages"));
+        }
+        if endpoint == Endpoint::Embeddings && weight.chars + weight.tokens == 0 {
+            return Err(refuse::out_of_range(name, "a text that is not empty"));
+        }
         if cap == Some(0) {
             return Err(refuse::out_of_range("max_tokens", "an integer of at least 1"));
         }
@@ -133,6 +139,8 @@ struct Weight {
     tokens: u64,
     /// Messages, texts or token arrays at the top.
     items: u64,
+    /// It is a text, and no array.
+    bare: bool,
 }
 
 impl Weight {
@@ -164,7 +172,7 @@ impl<'de> Visitor<'de> for Weigher {
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Weight, E> {
-        Ok(Weight { chars: text.chars().count() as u64, items: 1, ..Weight::default() })
+        Ok(Weight { chars: text.chars().count() as u64, items: 1, bare: true, ..Weight::default() })
     }
 
     fn visit_u64<E>(self, _token: u64) -> Result<Weight, E> {
@@ -274,10 +282,10 @@ mod tests {
         let weigh = |json: &str| serde_json::from_str::<Weight>(json).unwrap();
         let part = r#"[{"role":"user","content":[{"type":"text","text":"abc"},
             {"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA"}}]},{"role":"assistant","content":null}]"#;
-        assert_eq!(weigh(part), Weight { chars: 3, images: 1, tokens: 0, items: 2 });
-        assert_eq!(weigh(r#""abcd""#), Weight { chars: 4, images: 0, tokens: 0, items: 1 });
-        assert_eq!(weigh("[1,2,3]"), Weight { chars: 0, images: 0, tokens: 3, items: 1 });
-        assert_eq!(weigh("[[1,2],[3]]"), Weight { chars: 0, images: 0, tokens: 3, items: 2 });
+        assert_eq!(weigh(part), Weight { chars: 3, images: 1, tokens: 0, items: 2, bare: false });
+        assert_eq!(weigh(r#""abcd""#), Weight { chars: 4, images: 0, tokens: 0, items: 1, bare: true });
+        assert_eq!(weigh("[1,2,3]"), Weight { chars: 0, images: 0, tokens: 3, items: 1, bare: false });
+        assert_eq!(weigh("[[1,2],[3]]"), Weight { chars: 0, images: 0, tokens: 3, items: 2, bare: false });
         assert_eq!(weigh("[]").items, 0);
     }
 
