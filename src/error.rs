@@ -113,7 +113,7 @@ impl<E> Error<E> {
     }
 
     /// The same with the call's own error in a box, for errors that are none by their type: with `anyhow::Error`, a
-    /// `Box<dyn Error>` or a text inside, `?` takes this one.
+    /// `Box<dyn Error + Send + Sync>` or a text inside, `?` takes this one.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {

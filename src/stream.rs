@@ -66,7 +66,7 @@ impl ChatStream {
         &self.dropped
     }
 
-    /// What the call used, once the usage chunk was there.
+    /// What the call is known to have used so far.
     pub fn usage(&self) -> Option<Usage> {
         self.tap.books.usage
     }
@@ -189,6 +189,8 @@ impl Books {
             self.usage = Some(self.usage.map_or(usage, |before| before.updated_by(&usage)));
             self.whole |= whole;
         }
+        // Some send the usage with an empty piece after the one that ends the answer.
+        self.whole |= self.usage.is_some() && is_done(&data);
         if mentions(&data, "\"error\"")
             && let Some(permit) = &self.permit
             && let Ok(event) = serde_json::from_slice::<Value>(&data)

@@ -390,8 +390,8 @@ impl Account {
 
     /// The most tokens that a prompt of `model` and its answer can be together.
     pub(crate) fn context_window(&self, model: &str) -> Option<u64> {
-        let own = self.models.get(model).into_iter();
-        own.chain(self.own_limits(self.pool_of(model))).find_map(|limits| limits.context_window)
+        let named = [model, self.pool_of(model)].into_iter().filter_map(|name| self.models.get(name));
+        named.chain([&self.limits]).find_map(|limits| limits.context_window)
     }
 
     fn own_limits<'a>(&'a self, pool: &'a str) -> impl Iterator<Item = &'a Limits> {
@@ -399,10 +399,10 @@ impl Account {
         self.models.get(pool).into_iter().chain(of_models.map(|(_, limits)| limits)).chain([&self.limits])
     }
 
-    /// The models that a pool names, or the one that it is named after.
+    /// The models that a pool names, and the one that it may be named after.
     fn models_of<'a>(&'a self, pool: &'a str) -> impl Iterator<Item = &'a str> {
-        let named = self.pools.get(pool);
-        named.into_iter().flatten().map(String::as_str).chain(named.is_none().then_some(pool))
+        let named = self.pools.get(pool).into_iter().flatten();
+        named.map(String::as_str).chain([pool])
     }
 
     /// As [`Config::checked`]; `own` is where the account stands.
@@ -448,7 +448,7 @@ impl Account {
             for (other, others) in same {
                 let differs = |limit: &Limit| {
                     let of_kind = |other: &Limit| (other.dimension, other.window) == (limit.dimension, limit.window);
-                    others.iter().any(|other| of_kind(&other) && other != *limit)
+                    others.iter().any(|other| of_kind(&other) && other.amount != limit.amount)
                 };
                 if let Some(limit) = limits.iter().find(differs).map(|limit| limit.name()) {
                     let field = own().field("models").field(model).field(limit.to_ascii_lowercase());

@@ -56,7 +56,7 @@ struct Hypothesis {
     /// Resets in a row that the shape does not explain.
     odd_resets: u8,
     test: Option<Test>,
-    /// When a refusal, or what was learned before, said that the shape is there.
+    /// Since when it is taken for true, because of a refusal or of what was learned before.
     found: Option<Moment>,
 }
 
@@ -257,7 +257,7 @@ impl Belief {
             };
             // A slice that nobody told of refuses nobody for good.
             hypothesis.test.is_some()
-                || hypothesis.found.is_some()
+                || hypothesis.found_slice(&self.limit).is_some()
                 || hypothesis.alive.binding().iter().all(|rule| amounts[rule] <= most)
         })
     }
@@ -295,8 +295,8 @@ impl Belief {
         overdrawn
     }
 
-    /// The suspected slices that hold no such charge now, and those found out that never do: by the cheapest rule, where answers
-    /// tell rules apart, since an excess by the dearest may be none.
+    /// Which suspected slices have no room for this charge now, and which found ones are smaller than it. By the cheapest rule
+    /// where answers tell rules apart: what is too much by the dearest may be none by the true one.
     fn overdrawn_by(&mut self, amounts: &Amounts, now: Moment) -> u8 {
         let whole = self.rules_of_the_whole();
         let mut overdrawn = 0;
@@ -513,7 +513,7 @@ impl Belief {
         let tested = self.hypotheses.iter_mut().enumerate().filter(|(i, _)| overdrawn & 1 << i.min(&7) != 0);
         for (_, hypothesis) in tested {
             let Some(test) = &mut hypothesis.test else {
-                // It is smaller than what passed, unless that was sent to test it.
+                // Something larger than the slice passed, so there is no such slice; unless it was sent before that was found.
                 if hypothesis.found.is_some_and(|found| found <= sent) {
                     hypothesis.alive = Rules::NONE;
                 }
@@ -684,7 +684,8 @@ impl Hypothesis {
     /// What fits into it, if it is a slice that nobody told of. A request that is larger takes all of it, and shows that it is
     /// none if it passes.
     fn found_slice(&self, limit: &Limit) -> Option<u64> {
-        let length = length_of(&self.shape).filter(|_| self.found.is_some())?;
+        let told = limit.shape == Some(self.shape);
+        let length = length_of(&self.shape).filter(|_| self.found.is_some() && !told)?;
         Some(slice(limit, length))
     }
 
@@ -811,6 +812,7 @@ mod tests {
         belief.recall(&[Shape::Refill, slice], &[], Rules::ALL, now, SystemTime::UNIX_EPOCH);
         let large = Amounts::all(6_000);
         assert!(belief.can_hold(&large) && belief.fits(&large, now));
+        assert!(!belief.can_hold(&Amounts::all(60_001)), "the limit itself is known");
         let overdrawn = belief.charge(&large, now);
         assert!(!belief.fits(&ONE, now), "it takes all of it");
         assert_eq!(belief.shapes(), [Shape::Refill, slice]);

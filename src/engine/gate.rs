@@ -73,7 +73,8 @@ pub struct Gate {
     since: Moment,
     belief: Belief,
     ground: Ground,
-    /// The allowance at the start, and after a refusal that no book explains.
+    /// The allowance at the start; and after a refusal of a limit that counts windows, or of a day that is used up, one request
+    /// until it is answered.
     careful: Option<Careful>,
     blocked_until: Option<Moment>,
     /// Until when more than the usual margin is kept back.
@@ -94,14 +95,21 @@ pub struct Gate {
 #[derive(Debug)]
 struct Careful {
     bucket: Bucket,
-    /// An answer to what was sent earlier says nothing.
+    /// Only an answer to what was sent at this time or later ends it.
     since: Moment,
+    /// Whether a request that is larger than all of it leaves a debt.
+    owes: bool,
 }
 
 impl Careful {
-    /// One request like `charge`, and another one a minute later if nobody has heard of it.
-    fn one(n: u64, since: Moment) -> Self {
-        Self { bucket: Bucket::new(n.max(1), MINUTE, since), since }
+    /// One request, and another one each minute until one is answered.
+    fn one(since: Moment) -> Self {
+        Self { bucket: Bucket::new(1, MINUTE, since), since, owes: false }
+    }
+
+    /// What a request of `n` takes of it.
+    fn takes(&self, n: u64) -> u64 {
+        if self.owes { n } else { n.min(self.bucket.amount()) }
     }
 
     /// When `n` may go; one request of any size may whenever the allowance is full, and leaves it in debt.
@@ -165,6 +173,7 @@ impl Gate {
             careful: Some(Careful {
                 bucket: Bucket::new(limit.amount.div_ceil(CAREFUL), limit.window / CAREFUL as u32, now),
                 since: Moment::BEGINNING,
+                owes: true,
             }),
             blocked_until: None,
             distrusted_until: None,
@@ -218,7 +227,7 @@ impl Gate {
             return 0;
         }
         if let Some(careful) = &mut self.careful {
-            careful.bucket.charge(n, now);
+            careful.bucket.charge(careful.takes(n), now);
         }
         self.spent = self.spent.saturating_add(n);
         self.belief.charge(toll.by_rule(self.limit.dimension), now)
@@ -250,7 +259,7 @@ impl Gate {
         self.belief.refund(&self.amounts(charge), &Amounts::all(since.get(self.limit.dimension)), at, now);
         self.spent = self.spent.saturating_sub(n);
         if let Some(careful) = &mut self.careful {
-            careful.bucket.refund(n);
+            careful.bucket.refund(careful.takes(n));
         }
     }
 
@@ -291,7 +300,7 @@ impl Gate {
         }
     }
 
-    /// Takes that no more than `remaining` is left, which a server says whose own limit is larger.
+    /// The server's own limit is larger, but no more than `remaining` is left of it.
     pub(super) fn left_at_most(&mut self, remaining: u64, now: Moment) {
         self.shown = Some((remaining, now));
         if let Some(used) = self.limit.amount.checked_sub(remaining).filter(|used| *used > 0) {
@@ -355,6 +364,11 @@ impl Gate {
     /// What the books hold, by the hypothesis that binds.
     pub(super) fn used(&mut self, now: Moment) -> u64 {
         self.belief.used(now).0
+    }
+
+    /// Whether nothing of it is used, by any book.
+    pub(super) fn is_full(&mut self, now: Moment) -> bool {
+        self.belief.used(now).1 <= now
     }
 
     /// Takes the server's own number. `whole` says that it holds all that was ever sent, so that it is the truth and not a
@@ -433,9 +447,9 @@ impl Gate {
         let quiet = (self.limit.window * 2).clamp(MINUTE, MINUTE * 10);
         self.distrusted_until = Some(until + quiet);
         self.blocked_until = self.blocked_until.max(Some(until));
-        // Those who wait for a bucket to fill up come one after another as it is. Where windows are counted, one goes first.
+        // A bucket that refills lets those who wait go one by one anyway. A window would let all go at once, so one goes first.
         if !self.belief.refills() {
-            self.careful = Some(Careful::one(n, until));
+            self.careful = Some(Careful::one(until));
         }
     }
 
@@ -459,7 +473,7 @@ impl Gate {
         };
         let hit = LimitHit { used: Some(used), ..self.limit.into() };
         self.block(charge, Some(hit), &Charge::default(), until, now);
-        self.careful = Some(Careful::one(charge.get(self.limit.dimension), until));
+        self.careful = Some(Careful::one(until));
         until
     }
 
@@ -482,11 +496,17 @@ impl Gate {
             let used = self.belief.used(now).0;
             let wall = self.ground.wall_at(now);
             self.belief = Belief::new(limit, limit.shape, self.belief.all_rules(), self.ground.margin, now, wall);
-            self.belief.charge(&Amounts::all(used), now);
+            // A gauge holds what is under way, and that is not known.
+            if !self.belief.is_gauge() {
+                self.belief.charge(&Amounts::all(used), now);
+            }
         }
         if (limit.amount, limit.window) != (self.limit.amount, self.limit.window) {
             self.belief.resize(limit, now);
             self.blocked_until = None;
+            if self.careful.as_ref().is_some_and(|careful| careful.since > now) {
+                self.careful = None;
+            }
             self.since = now;
         }
         self.limit = limit;

@@ -369,7 +369,11 @@ impl Gates {
             return gate.map(|index| self.gates[index].block(charge, hit, on_its_way, until, now)).is_some();
         }
         let longest = wait.max(MINUTE);
-        let meant = |limit: Limit| hit.is_none_or(|hit| hit.dimension == limit.dimension) && limit.window <= longest;
+        let meant = |limit: Limit| match hit {
+            Some(hit) if hit.dimension != limit.dimension => false,
+            Some(LimitHit { window: Some(window), .. }) => limit.window == window,
+            _ => limit.window <= longest,
+        };
         let mut blocked = false;
         for gate in self.gates.iter_mut().filter(|gate| meant(gate.limit())) {
             gate.block(charge, None, on_its_way, until, now);
@@ -421,7 +425,7 @@ impl Gates {
 
     /// Whether nothing of any limit is used.
     pub(super) fn are_full(&mut self, now: Moment) -> bool {
-        self.gates.iter_mut().all(|gate| gate.used(now) == 0 && !gate.is_blocked(now))
+        self.gates.iter_mut().all(|gate| gate.is_full(now) && !gate.is_blocked(now))
     }
 
     /// Whether there is a limit per day or longer.
@@ -715,6 +719,34 @@ mod tests {
             !gates.block(Some(input), &Charge::tokens(10, 0), &Charge::default(), Duration::from_secs(5), now),
             "there is none"
         );
+    }
+
+    #[test]
+    fn who_tries_a_refused_limit_and_is_not_answered_is_followed_by_another_a_minute_later() {
+        let (now, second) = (Moment::START, Duration::from_secs(1));
+        let mut gates = Gates::new(Provider::Gemini, Duration::ZERO);
+        gates.set(&configured(&[Limit::tpm(200_000)]), now);
+        gates.answered(now);
+        let (small, large) = (Charge::tokens(200, 0), Charge::tokens(50_000, 0));
+        gates.block(Some(Limit::tpm(200_000).into()), &small, &Charge::default(), second, now);
+        assert!(gates.reserve(&large, now).is_err());
+        assert!(gates.reserve(&large, now + second).is_ok());
+        assert!(gates.reserve(&small, now + second * 2).is_err());
+        gates.answered(now);
+        assert!(gates.reserve(&small, now + second * 2).is_err(), "that was sent before");
+        assert!(gates.reserve(&small, now + second * 61).is_ok());
+        gates.answered(now + second * 61);
+        assert!(gates.reserve(&large, now + second * 62).is_ok() && gates.reserve(&large, now + second * 62).is_ok());
+    }
+
+    #[test]
+    fn a_limit_that_is_changed_is_refused_no_more() {
+        let now = Moment::START;
+        let mut gates = gates(&[Limit::rpd(200)], now);
+        let one = Charge::tokens(1, 0);
+        assert!(gates.used_up(&Limit::rpd(200), Some(200), &one, now, now).is_some_and(|until| until > now));
+        gates.set(&configured(&[Limit::rpd(10_000)]), now);
+        assert!((0..3).all(|_| gates.reserve(&one, now).is_ok()));
     }
 
     #[test]

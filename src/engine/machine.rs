@@ -66,6 +66,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
 const AT_ONCE: Duration = Duration::from_millis(10);
 /// With no limit known, the others wait for the first answer this long.
 const SCOUT: Duration = Duration::from_secs(10);
+
 /// The scheduler of one lane. `T` travels with a waiting request and comes back with its grant.
 ///
 /// ```
@@ -112,6 +113,8 @@ pub struct Machine<T> {
     ledger: Ledger,
     paused_until: Option<Moment>,
     closed: bool,
+    /// Its limits are no more those that it was made with.
+    changed: bool,
 }
 
 impl<T> Machine<T> {
@@ -134,6 +137,7 @@ impl<T> Machine<T> {
             ledger: Ledger::new(now),
             paused_until: None,
             closed: false,
+            changed: false,
         }
     }
 
@@ -182,6 +186,7 @@ impl<T> Machine<T> {
     /// are refused when their turn comes.
     pub fn set_limits(&mut self, limits: &[(Limit, Source)], now: Moment) {
         self.gates.set(limits, now);
+        self.changed = true;
     }
 
     /// Grants the request if it can start now.
@@ -571,9 +576,11 @@ impl<T> Machine<T> {
         self.queue.len() == 0 && self.in_flight == 0
     }
 
-    /// Whether nothing holds a new request: all limits are full, and the provider has no trouble.
+    /// Whether nothing is lost with it but what it has learned: all limits are full and those of its making, and the provider has
+    /// no trouble.
     pub fn is_at_rest(&mut self, now: Moment) -> bool {
-        self.is_idle() && self.open(now).is_ok() && !self.breaker.is_open() && self.gates.are_full(now)
+        let untroubled = self.open(now).is_ok() && !self.breaker.is_open() && self.ceiling.status(now).is_none();
+        self.is_idle() && untroubled && !self.changed && self.gates.are_full(now)
     }
 
     /// Takes no new requests from now on; those that wait and retries of those under way still go.

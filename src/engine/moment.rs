@@ -3,8 +3,8 @@
 use std::ops::{Add, AddAssign, Sub};
 use std::time::Duration;
 
-/// A point in time, in nanoseconds, on whatever clock the caller keeps. What would lie before its beginning or after its end
-/// is these.
+/// A point in time, in nanoseconds, on whatever clock the caller keeps. Sums that would pass either end of time
+/// stop there.
 ///
 /// [`Instant`](std::time::Instant) can only be read off a clock, which nothing that plays virtual time wants; and every
 /// difference of two of them is a call that costs more than a limit does.

@@ -14,9 +14,9 @@ use super::moment::Moment;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetryPolicy {
-    /// Attempts in all, the first included. Default 6; 1 never retries. Those that fail while the breaker is open do not
-    /// count, since what fails then is the provider, for everybody; nor do those that a limit refuses together with others, but
-    /// the first of them.
+    /// Attempts in all, the first included. Default 6; 1 never retries. Not counted: attempts that fail while the
+    /// breaker is open, since what fails then is the provider, for everybody; and of several that were under way when a limit
+    /// refused them, all but the first.
     pub max_attempts: u32,
     /// The first pause. Default 1 s.
     #[serde(with = "seconds")]
@@ -119,9 +119,13 @@ pub(super) struct Volleys {
 }
 
 impl Volleys {
-    /// A request of `sent` was refused. Answers whether that is no news; it always is one where nothing went well for longer than
-    /// `patience`.
+    /// A request of `sent` was refused. Answers whether another refusal was heard since, so that this one says nothing new. Once
+    /// nothing went well for `patience`, every refusal counts.
     pub(super) fn is_known(&mut self, sent: Moment, patience: Duration, now: Moment) -> bool {
+        // What was refused long ago is another story.
+        if self.heard.is_none_or(|heard| now - heard > patience) {
+            self.since = None;
+        }
         let since = *self.since.get_or_insert(now);
         if now - since < patience && self.heard.is_some_and(|heard| sent < heard) {
             return true;

@@ -8,10 +8,10 @@ use jiff::tz::{Offset, TimeZone};
 use jiff::{Timestamp, ZonedDateTime, fmt::rfc2822};
 
 use super::headers::text;
-use crate::cost::Zone;
+use crate::cost::{DAY, Zone};
 
 /// The longest duration that is reported (100 years): longer ones are cut to it, so that a server's number can be added
-/// to any `Instant`.
+/// to any instant.
 pub(super) const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
 
 const NANOS_PER_SECOND: u128 = 1_000_000_000;
@@ -52,7 +52,10 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
 /// or a date in the past is no hint. Dates are by the server's clock, where the answer has a `date`.
 pub fn parse_retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let date = text(headers, "date").and_then(http_date).and_then(|date| SystemTime::try_from(date).ok());
-    let now = date.unwrap_or(now);
+    // A clock that is off by more than a day is none.
+    let near =
+        |date: &SystemTime| date.duration_since(now).or_else(|_| now.duration_since(*date)).is_ok_and(|off| off < DAY);
+    let now = date.filter(near).unwrap_or(now);
     // Some gateways write the moment as a Unix time, where everybody else writes a number of seconds.
     let epoch = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let wait = |wait: Duration| if wait.as_secs() >= 1_000_000_000 { wait.saturating_sub(epoch) } else { wait };

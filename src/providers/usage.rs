@@ -55,7 +55,7 @@ struct Choice {
 impl Progress {
     fn is_over(&self) -> bool {
         let choices = self.choices.get().map_or(&[][..], |choices| choices);
-        self.message.is_none() && (choices.is_empty() || choices.iter().any(|choice| choice.finish_reason.is_some()))
+        self.message.is_none() && (choices.iter().all(|choice| choice.finish_reason.is_some()))
     }
 }
 

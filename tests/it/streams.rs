@@ -74,6 +74,11 @@ fn a_stream_ends_whatever_its_last_line_is_and_its_usage_reaches_the_books_of_bo
             format!("data: {CHUNK}\r\rdata: {USAGE}\r\rdata: [DONE]\r\r"),
             format!("data: {CHUNK}\r\n\r\ndata: {USAGE}\r\n\r\ndata: [DONE]\r\n\r\n"),
             format!("\u{feff}data: {USAGE}\n\ndata: {CHUNK}\n\n"),
+            // The usage comes with an empty piece after the last one.
+            format!(
+                "data: {CHUNK}\n\ndata: {}\n\ndata: [DONE]\n\n",
+                USAGE.replace("[]", r#"[{"finish_reason":null}]"#)
+            ),
             format!(": hello\n\ndata:\n\ndata: {{\"choices\":\ndata: []}}\n\nevent: x\ndata: {USAGE}\n\n"),
         ];
         for body in good {

@@ -1,137 +1,38 @@
 //! One lane, shared: the machine behind its mutex, the requests that wait for it, and the tasks that wake them.
 
-use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::task::{Context, Poll};
+mod driver;
+mod heard;
+mod lanes;
+mod turn;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use dashmap::DashMap;
-use tokio::runtime::{Handle, Id};
-use tokio::sync::{Notify, oneshot};
-use tokio::time::Sleep;
+use tokio::runtime::Id;
+use tokio::sync::Notify;
 
 use crate::account::AccountState;
 use crate::clock;
 use crate::cost::Charge;
 use crate::engine::{
-    Ask, Call, Change, End, Forecast, Grant, Health, HealthBook, LaneStatus, Machine, Moment, Offer, Outcome, Recent,
-    Refusal, Submitted, Ticket, Wake, Watch,
+    Ask, Call, Change, End, Forecast, Grant, Health, HealthBook, LaneStatus, Machine, Moment, Offer, Recent, Refusal,
+    Submitted, Wake, Watch,
 };
 use crate::metrics::LaneMetrics;
 use crate::permit::Held;
-use crate::providers::{Failure, Observation, Provider, Retry};
+use crate::providers::{Observation, Provider, Retry};
 
-/// What a waiting request is told. What comes with it is a guard: if nobody receives it, its drop gives everything back.
-#[derive(Debug)]
-pub(crate) enum Answer {
-    /// It may be sent.
-    Go(Held),
-    /// It cannot be sent.
-    Refused(Refusal),
-    /// Another lane may serve it better; it has no place here any more. The guard keeps this lane from counting as idle
-    /// until it has one there, and the ticket is the place, to be taken again.
-    LookAgain(BackingOff, Option<Ticket>),
-}
-
-/// A request that waits.
-#[derive(Debug)]
-pub(crate) struct Waiting {
-    sender: oneshot::Sender<Answer>,
-    /// Whether it could go elsewhere.
-    movable: bool,
-    /// Where it waits.
-    runtime: Id,
-}
-
-impl Waiting {
-    /// With the runtime where it waits, and where it hears the answer.
-    ///
-    /// # Panics
-    /// Where nobody could be woken: outside of tokio, and without timers.
-    // A timer is large: inlined, it would slow down who is granted at once.
-    #[inline(never)]
-    fn here(movable: bool) -> (Self, Handle, oneshot::Receiver<Answer>) {
-        let runtime = Handle::current();
-        drop(tokio::time::sleep(Duration::ZERO));
-        let (sender, answer) = oneshot::channel();
-        (Self { sender, movable, runtime: runtime.id() }, runtime, answer)
-    }
-}
+use driver::{Driver, Riders, looks_again};
+pub use heard::Counters;
+pub(crate) use heard::Heard;
+pub(crate) use lanes::Lanes;
+pub(crate) use turn::{Answer, Turn};
+use turn::{Queued, Waiting};
 
 type LaneMachine = Machine<Waiting>;
 
 /// A wait that the provider asks for is worth looking for another lane if it is longer than this.
 const WORTH_MOVING: Duration = Duration::from_secs(1);
-
-/// Every lane of a scheduler, by the position of its account and by model. The models of one pool have one lane between
-/// them.
-#[derive(Debug)]
-pub(crate) struct Lanes(Vec<ByModel>);
-
-/// The lanes of one account.
-#[derive(Debug, Default)]
-pub(crate) struct ByModel {
-    all: DashMap<Box<str>, Arc<Lane>, foldhash::fast::RandomState>,
-    /// The first model that was asked for: most programs have one, and find its lane without a lock.
-    first: OnceLock<(Box<str>, Arc<Lane>)>,
-    /// How many names there were after the last [tidying](ByModel::tidy).
-    kept: AtomicUsize,
-}
-
-/// Whoever asks for more models than this passes on names from elsewhere, and there may be no end of them.
-const MANY_NAMES: usize = 1_024;
-
-impl ByModel {
-    pub(crate) fn get(&self, model: &str) -> Option<Arc<Lane>> {
-        match self.first.get() {
-            Some((first, lane)) if **first == *model => Some(lane.clone()),
-            _ => self.all.get(model).map(|lane| lane.clone()),
-        }
-    }
-
-    /// The lane of the pool, which `new` makes if there is none, becomes that of the model as well.
-    pub(crate) fn add(&self, model: &str, pool: &str, new: impl FnOnce() -> Lane) -> Arc<Lane> {
-        // The guard ends with the statement: another insert under it would wait for itself.
-        let lane = Arc::clone(&self.all.entry(pool.into()).or_insert_with(|| Arc::new(new())));
-        if pool != model {
-            self.all.insert(model.into(), lane.clone());
-        }
-        self.first.get_or_init(|| (model.into(), lane.clone()));
-        if self.all.len() >= MANY_NAMES.max(2 * self.kept.load(Relaxed)) {
-            self.tidy();
-        }
-        lane
-    }
-
-    /// Forgets what can be found again: other names of a lane, and lanes that nobody holds and that are as they began.
-    fn tidy(&self) {
-        let now = clock::now();
-        self.all.retain(|name, lane| **name == *lane.pool);
-        self.all.retain(|_, lane| Arc::strong_count(lane) > 1 || !lane.is_at_rest(now));
-        self.kept.store(self.all.len(), Relaxed);
-    }
-}
-
-impl Lanes {
-    pub(crate) fn new(accounts: usize) -> Self {
-        Self((0..accounts).map(|_| ByModel::default()).collect())
-    }
-
-    pub(crate) fn of_account(&self, account: usize) -> &ByModel {
-        &self.0[account]
-    }
-
-    /// Those of one account.
-    pub(crate) fn of(&self, account: usize) -> Vec<Arc<Lane>> {
-        let lanes = self.0[account].all.iter().filter(|lane| **lane.key() == *lane.value().pool);
-        lanes.map(|lane| lane.value().clone()).collect()
-    }
-
-    pub(crate) fn all(&self) -> Vec<Arc<Lane>> {
-        (0..self.0.len()).flat_map(|account| self.of(account)).collect()
-    }
-}
 
 /// One account × pool.
 #[derive(Debug)]
@@ -167,31 +68,6 @@ struct State {
     riders: Vec<(Id, Weak<Riders>)>,
 }
 
-/// What a lane has met; see [`LaneSnapshot`](crate::LaneSnapshot).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-#[non_exhaustive]
-pub struct Counters {
-    /// Attempts that repeated a failed one.
-    pub retries: u64,
-    /// Every HTTP 429, be it for a limit, for the rate of sending (`slow_down`) or for want of credit, and what says the
-    /// same inside of a stream.
-    pub rate_limited: u64,
-    /// Attempts that failed in other ways.
-    pub failed: u64,
-    /// Times the breaker opened because the provider was failing.
-    pub outages: u64,
-}
-
-impl Counters {
-    fn count(&mut self, outcome: Outcome) {
-        match outcome {
-            Outcome::RateLimited => self.rate_limited += 1,
-            Outcome::Failed | Outcome::Rejected => self.failed += 1,
-            _ => {}
-        }
-    }
-}
-
 impl State {
     fn is_idle(&self) -> bool {
         self.backing_off == 0 && self.machine.is_idle()
@@ -209,46 +85,6 @@ impl State {
             self.watch.day_limits(&mut self.machine, clock::now(), &mut changes);
         }
         changes
-    }
-}
-
-/// What was heard of a request at its end.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Heard<'a> {
-    /// It was not sent, or given up.
-    Nothing,
-    /// It went well, with so many tokens of output if that is known.
-    Answer { output: Option<u64> },
-    /// The caller's closure failed and did not say why; with so many tokens of output if that is known, and whether it said
-    /// that the provider has `answered` at all.
-    Unexplained { output: Option<u64>, answered: bool },
-    /// It failed; a lane that is refused without being told for how long waits for this time.
-    Failure(&'a Failure, Duration),
-}
-
-impl Heard<'_> {
-    /// How a call went of which this was heard at that end; `None` if it was not one.
-    pub(crate) fn outcome(self, end: End) -> Option<Outcome> {
-        Some(match self {
-            Heard::Nothing if end == End::Unsent => return None,
-            Heard::Nothing => Outcome::Abandoned,
-            Heard::Answer { .. } => Outcome::Answered,
-            Heard::Unexplained { .. } => Outcome::Rejected,
-            Heard::Failure(failure, _) if failure.retry() == Retry::AfterLimit || failure.status == 429 => {
-                Outcome::RateLimited
-            }
-            Heard::Failure(failure, _) if failure.is_outage() || failure.retry() == Retry::Backoff => Outcome::Failed,
-            Heard::Failure(..) => Outcome::Rejected,
-        })
-    }
-
-    fn is_answer(self) -> bool {
-        match self {
-            Heard::Nothing => false,
-            Heard::Answer { .. } => true,
-            Heard::Unexplained { answered, .. } => answered,
-            Heard::Failure(failure, _) => (100..500).contains(&failure.status),
-        }
     }
 }
 
@@ -539,175 +375,6 @@ impl Lane {
             Wake::Refused(_, waiting) if again => (Answer::LookAgain(BackingOff(self.clone()), None), waiting),
             Wake::Granted(grant, waiting) => (Answer::Go(Held::new(self.clone(), grant)), waiting),
             Wake::Refused(refusal, waiting) => (Answer::Refused(refusal), waiting),
-        }
-    }
-}
-
-/// Those who wait on one runtime. While there are any, a task there serves the lane, and with it everybody else who waits: so
-/// nobody depends on a runtime of others, which may be busy, left without being run, or gone. Nearly every program has one
-/// runtime, and so one such task.
-#[derive(Debug)]
-struct Riders {
-    lane: Arc<Lane>,
-    runtime: Id,
-}
-
-impl Drop for Riders {
-    /// Their driver may go.
-    fn drop(&mut self) {
-        self.lane.changed.notify_waiters();
-    }
-}
-
-/// The task that serves a lane while it has riders.
-struct Driver {
-    lane: Arc<Lane>,
-    riders: Weak<Riders>,
-}
-
-impl Driver {
-    async fn run(self) {
-        let mut due = Vec::new();
-        loop {
-            // First of all: what happens from here on wakes it.
-            let mut changed = pin!(self.lane.changed.notified());
-            changed.as_mut().enable();
-            if self.riders.strong_count() == 0 {
-                return;
-            }
-            let wake_at = {
-                let mut state = self.lane.lock();
-                let wake_at = state.machine.poll(clock::now(), &mut due);
-                // Until they have a place elsewhere, the lane is not idle.
-                state.backing_off += due.iter().filter(|wake| looks_again(wake)).count();
-                wake_at
-            };
-            let handed_out = !due.is_empty();
-            // All guards before the first of them can drop into somebody else's code: what panics there leaves no grant unclosed.
-            let answers: Vec<_> = due.drain(..).map(|wake| self.lane.answer(wake)).collect();
-            // Outside the lock: a permit that nobody receives drops here and locks again.
-            for (answer, waiting) in answers {
-                drop(waiting.sender.send(answer));
-            }
-            if handed_out {
-                continue;
-            }
-            match wake_at {
-                Some(at) => drop(tokio::time::timeout_at(clock::instant(at), changed).await),
-                None => changed.await,
-            }
-        }
-    }
-}
-
-/// Whether another lane may serve a request that has waited in vain for a provider that fails.
-fn looks_again(wake: &Wake<Waiting>) -> bool {
-    matches!(wake, Wake::Refused(Refusal::BreakerOpen { .. }, waiting) if waiting.movable)
-}
-
-impl Drop for Driver {
-    /// Its runtime shuts down, or it panicked, while there were riders. They take their places again, wherever they are now.
-    fn drop(&mut self) {
-        let Some(riders) = self.riders.upgrade() else { return };
-        self.lane.lock().riders.retain(|(_, others)| !Weak::ptr_eq(others, &self.riders));
-        self.lane.scatter_those(|waiting| waiting.runtime == riders.runtime);
-    }
-}
-
-/// A request that has a place in its lane, or was granted one at once. Dropping it gives up the place; nothing was spent.
-#[derive(Debug)]
-pub(crate) enum Turn {
-    Granted(Option<Held>),
-    Queued(Queued),
-    /// Nobody can be woken here any more. It ends with the runtime: dropped as its tasks are, or else by the panic of
-    /// this timer.
-    Adrift(Pin<Box<Sleep>>),
-}
-
-/// A place in the queue of a lane.
-#[derive(Debug)]
-pub(crate) struct Queued {
-    riders: Arc<Riders>,
-    /// `None` once it is answered.
-    ticket: Option<Ticket>,
-    since: Moment,
-    answer: oneshot::Receiver<Answer>,
-}
-
-impl Turn {
-    /// Since when it waits, if it has to.
-    pub(crate) fn since(&self) -> Option<Moment> {
-        match self {
-            Turn::Granted(_) | Turn::Adrift(_) => None,
-            Turn::Queued(queued) => Some(queued.since),
-        }
-    }
-
-    /// See [`Waiter::explain`](crate::Waiter::explain).
-    pub(crate) fn explain(&self) -> Option<Forecast> {
-        match self {
-            Turn::Granted(_) | Turn::Adrift(_) => None,
-            Turn::Queued(Queued { riders, ticket, .. }) => {
-                riders.lane.with(|machine| machine.explain(ticket.as_ref()?, clock::now()))
-            }
-        }
-    }
-}
-
-impl Future for Turn {
-    type Output = Answer;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut *self {
-            Turn::Granted(held) => Poll::Ready(held.take().map_or(Answer::Refused(Refusal::Closed), Answer::Go)),
-            Turn::Queued(queued) => {
-                let Poll::Ready(answer) = Pin::new(&mut queued.answer).poll(context) else {
-                    let guard = queued.leave_elsewhere();
-                    return guard
-                        .map_or(Poll::Pending, |guard| Poll::Ready(Answer::LookAgain(guard, queued.ticket.take())));
-                };
-                let place = queued.ticket.take();
-                if matches!(answer, Ok(Answer::Refused(_))) {
-                    // The queue is shorter, which nobody has noticed who may call user code.
-                    queued.riders.lane.change(|_| ());
-                }
-                Poll::Ready(match answer.unwrap_or(Answer::Refused(Refusal::Closed)) {
-                    Answer::LookAgain(guard, _) => Answer::LookAgain(guard, place),
-                    answer => answer,
-                })
-            }
-            Turn::Adrift(timer) => {
-                let _ = timer.as_mut().poll(context);
-                Poll::Pending
-            }
-        }
-    }
-}
-
-impl Queued {
-    /// Gives up the place if this is another runtime than the one where it was taken, so that it is taken again here. Not
-    /// outside of any, nor when the answer is on its way.
-    fn leave_elsewhere(&self) -> Option<BackingOff> {
-        let here = Handle::try_current().ok()?.id();
-        if here == self.riders.runtime {
-            return None;
-        }
-        let lane = &self.riders.lane;
-        let mut state = lane.lock();
-        let waiting = state.machine.cancel(self.ticket.as_ref()?)?;
-        state.backing_off += 1;
-        let guard = BackingOff(lane.clone());
-        lane.release(state);
-        // It wakes who listened for its answer.
-        drop(waiting);
-        Some(guard)
-    }
-}
-
-impl Drop for Queued {
-    fn drop(&mut self) {
-        if let Some(ticket) = &self.ticket {
-            drop(self.riders.lane.change(|machine| machine.cancel(ticket)));
         }
     }
 }
