@@ -266,7 +266,7 @@ impl Gates {
         self.gates.iter_mut().for_each(|gate| gate.settle(charged, used, on_its_way, at, now));
     }
 
-    /// The provider has answered a request of `sent`; see [`Gate::answered`].
+    /// The provider has answered a request of `sent`: what was let go with care before that goes freely.
     #[inline]
     pub fn answered(&mut self, sent: Moment) {
         self.answered = true;

@@ -217,10 +217,14 @@ impl Report {
         match self.ratio {
             Some(ratio) => {
                 row("first to last admission", time(self.admission_span_s));
-                // It is what the cheapest rule would allow, and the provider may be charging more.
+                // The cheapest of the rules that are possible may not be the true one, and then the true bound is higher.
                 let binding = self.limits.iter().find(|limit| limit.lower_bound_s == Some(self.lower_bound_s));
                 let open = binding.map_or(0, |limit| limit.known.rules.len());
-                let by = if open > 1 { format!(" by the cheapest of {open} charge rules") } else { String::new() };
+                let by = if open > 1 && ratio > 1.05 {
+                    format!(" by the cheapest of {open} charge rules")
+                } else {
+                    String::new()
+                };
                 row("the least that the limits allow", format!("{}{by} (ratio {ratio:.3})", time(self.lower_bound_s)));
             }
             None => {
