@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::clock;
 use crate::cost::{Limit, Shape};
 use crate::engine::{GateStatus, Source};
 use crate::providers::Rule;
@@ -44,7 +46,30 @@ pub struct Fact {
     pub suspected: Vec<Shape>,
     /// The rules by which requests may be charged.
     pub rules: Vec<Rule>,
+    /// What was used of a limit of an hour or more, and when: no header tells that of a day's tokens after a restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spent: Option<Spent>,
 }
+
+/// What was used of a limit at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spent {
+    /// What was used of it.
+    pub used: u64,
+    /// When, in seconds since 1970.
+    pub at: u64,
+}
+
+impl Spent {
+    /// How long ago that was.
+    pub(crate) fn age(&self, wall: SystemTime) -> Duration {
+        let since = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        since.saturating_sub(Duration::from_secs(self.at))
+    }
+}
+
+/// Shorter limits are full again soon after a restart, and headers tell of them.
+const LONG: Duration = Duration::from_secs(3_600);
 
 /// Why a file of learned facts cannot be used.
 #[derive(Debug, Error)]
@@ -107,8 +132,9 @@ impl Learned {
 
     pub(crate) fn of(snapshot: &Snapshot) -> Self {
         let mut learned = Self::default();
+        let at = clock::wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         for lane in &snapshot.lanes {
-            let facts = lane.status.gates.iter().map(Fact::of).collect();
+            let facts = lane.status.gates.iter().map(|gate| Fact::of(gate, at)).collect();
             learned.accounts.entry(lane.account.clone()).or_default().insert(lane.pool.clone(), facts);
         }
         learned
@@ -137,8 +163,11 @@ fn write_through(file: &Path, text: &[u8]) -> std::io::Result<()> {
 }
 
 impl Fact {
-    fn of(gate: &GateStatus) -> Self {
+    fn of(gate: &GateStatus, at: u64) -> Self {
+        let used = gate.limit.amount.saturating_sub(u64::try_from(gate.left).unwrap_or(0));
+        let spent = (gate.limit.window >= LONG && used > 0).then_some(Spent { used, at });
         Self {
+            spent,
             limit: gate.limit,
             from_header: gate.source == Source::Header,
             shapes: gate.shapes.clone(),
@@ -163,6 +192,7 @@ mod tests {
             shapes: vec![Shape::Fixed],
             suspected: vec![Shape::Slice(crate::SECOND)],
             rules: vec![Rule::CharsOrCap],
+            spent: Some(Spent { used: 7, at: 1_790_251_200 }),
         };
         let pools = BTreeMap::from([("gpt-4o".to_owned(), vec![fact])]);
         let learned = Learned { accounts: BTreeMap::from([("openai".to_owned(), pools)]) };
@@ -182,6 +212,41 @@ mod tests {
         assert!(Learned::load(&file).is_err(), "somebody else's file");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn what_was_used_of_a_day_is_used_after_a_restart_as_far_as_the_day_has_not_given_it_back() {
+        use crate::{Account, Limits, Provider, Request, Scheduler, Usage};
+        let left_after = |provider, hours: u64| {
+            let limits = Limits { rpd: Some(240), tpm: Some(9_000), ..Limits::default() };
+            let account = move || Account::new(provider).named("a").limits(limits);
+            async move {
+                let first = Scheduler::builder().account(account()).build().unwrap();
+                first.acquire(Request::tokens("m", 1, 1)).await.unwrap().settle(Usage::new(1, 1));
+                for _ in 0..119 {
+                    first.acquire(Request::tokens("m", 1, 1)).await.unwrap().settle(Usage::new(1, 1));
+                }
+                let mut learned = first.learned();
+                let facts = learned.accounts.get_mut("a").unwrap().get_mut("m").unwrap();
+                assert_eq!(
+                    facts.iter().filter(|fact| fact.spent.is_some()).count(),
+                    1,
+                    "of the minute nothing is kept"
+                );
+                let spent = facts.iter_mut().find_map(|fact| fact.spent.as_mut()).unwrap();
+                assert_eq!(spent.used, 120);
+                spent.at -= hours * 3_600;
+                let next = Scheduler::builder().account(account()).learned(learned).build().unwrap();
+                let gates = next.lane_of("m").status.gates;
+                gates.iter().find(|gate| gate.limit == Limit::rpd(240)).unwrap().left
+            }
+        };
+        // Ten an hour come back.
+        assert_eq!(left_after(Provider::Openai, 0).await, 120);
+        assert_eq!(left_after(Provider::Openai, 3).await, 150);
+        assert_eq!(left_after(Provider::Openai, 30).await, 240);
+        assert_eq!(left_after(Provider::Gemini, 0).await, 120);
+        assert_eq!(left_after(Provider::Gemini, 25).await, 240, "of another day");
+    }
+
     #[test]
     fn a_scheduler_starts_with_what_an_earlier_one_found_out() {
         use crate::{Account, Limits, Provider, Scheduler};
@@ -193,6 +258,7 @@ mod tests {
             shapes: vec![Shape::Fixed],
             suspected: Vec::new(),
             rules: vec![rule],
+            spent: None,
         };
         let tokens = known(Limit::tpm(30_000), false, Rule::CharsOrCap);
         let facts = vec![tokens, known(Limit::rpm(77), true, Rule::LargerPlusCap)];

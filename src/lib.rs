@@ -61,7 +61,7 @@ pub use error::{AcquireError, BoxedError, Error, TryAcquireError};
 pub use event::Event;
 pub use fallback::{Fallback, FallbackRoute};
 pub use lane::Counters;
-pub use learned::{Fact, Learned, LearnedError};
+pub use learned::{Fact, Learned, LearnedError, Spent};
 pub use permit::Permit;
 pub use providers::{Class, Failure, Provider, Unfit, Unsupported};
 pub use request::Request;

@@ -240,6 +240,23 @@ impl Gate {
         self.belief.charge(&amounts, sent);
     }
 
+    /// So much was used that long ago, before the gate was made: what is left of it is used.
+    pub(super) fn spent_before(&mut self, used: u64, age: Duration, now: Moment) {
+        let wall = self.ground.wall_at(now);
+        let (window, amount) = (self.limit.window, self.limit.amount);
+        let refilled = u128::from(amount) * age.as_nanos() / window.as_nanos().max(1);
+        let left = match self.belief.shapes()[..] {
+            [Shape::Refill] => used.saturating_sub(u64::try_from(refilled).unwrap_or(u64::MAX)),
+            [Shape::Calendar(zone)] if providers::since_midnight(zone, wall).is_some_and(|today| today < age) => 0,
+            // Nobody knows when it leaves the window.
+            _ if age < window => used,
+            _ => 0,
+        };
+        if left > 0 {
+            self.belief.charge(&Amounts::all(left), now);
+        }
+    }
+
     /// When `charge` fits, if nothing else happens. A charge larger than the limit stands for a queue of smaller ones.
     pub(super) fn ready_at(&mut self, charge: &Charge, now: Moment) -> Moment {
         let n = charge.get(self.limit.dimension);

@@ -205,6 +205,13 @@ impl Gates {
         self.gates[index].recall(&shapes, suspected, Rules::of(rules), now);
     }
 
+    /// So much of a limit was used that long ago, before it was made.
+    pub fn spent_before(&mut self, limit: &Limit, used: u64, age: Duration, now: Moment) {
+        if let Some(gate) = self.gates.iter_mut().find(|gate| same_kind(limit, &gate.limit())) {
+            gate.spent_before(used, age, now);
+        }
+    }
+
     /// Whether no limit is known.
     pub fn is_empty(&self) -> bool {
         self.gates.is_empty()

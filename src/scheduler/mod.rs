@@ -494,6 +494,9 @@ impl Scheduler {
         gates.set(&account.settings.limits_of(pool), now);
         for fact in config.learned.lane(account.settings.name(), pool) {
             gates.recall(fact.limit, fact.from_header, &fact.shapes, &fact.suspected, &fact.rules, now);
+            if let Some(spent) = &fact.spent {
+                gates.spent_before(&fact.limit, spent.used, spent.age(clock::wall()), now);
+            }
         }
         let weights = config.tenants.iter().map(|(name, weight)| (name.clone().into(), *weight)).collect();
         let mut machine = Machine::new(gates, clock::now())
