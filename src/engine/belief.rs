@@ -11,20 +11,13 @@ use super::book::Book;
 use super::moment::Moment;
 use super::refill::Refill;
 use super::sight::{Doubtful, Sight, Verdict};
+use super::slices::{Test, length_of, slice};
 use super::window::{Ends, Window};
-use crate::cost::{Dimension, Limit, MINUTE, SECOND, Shape};
+use crate::cost::{Dimension, Limit, SECOND, Shape};
 use crate::providers::{Amounts, Rule, Rules};
 
 /// Contradictions in a row that kill: other users, rounding or a lost answer make one, and sometimes two.
-const VOTES: u8 = 3;
-/// So many requests more than a suspected slice holds are sent, to see whether it is there. If it is, that costs as many refusals.
-const EXCESS: u64 = 6;
-/// Limits with fewer requests per slice than this are tested once: a burst of that size rarely falls on two slices.
-const SMALL_SLICE: u64 = 100;
-/// Limits with fewer requests in ten seconds than this are not tested for such slices.
-const FEW: u64 = 12;
-/// Tokens of a request, where only its size in a slice matters.
-const USUAL: u64 = 500;
+pub(super) const VOTES: u8 = 3;
 /// Shapes that are not known are looked for in windows up to this long.
 const LONGEST: Duration = Duration::from_secs(3_600);
 
@@ -71,61 +64,6 @@ pub(super) enum Room {
     None { used: u64 },
 }
 
-/// A slice that is only suspected lets a few more pass, to see whether they are refused.
-#[derive(Clone, Copy, Debug)]
-struct Test {
-    length: Duration,
-    /// Bursts that have to pass.
-    bursts: u8,
-    /// Requests beyond the slice that passed in the present burst, and when it began.
-    passed: u8,
-    began: Option<Moment>,
-    /// The first burst beyond a long slice has passed. It may have fallen on the slice's end; the next one is beyond two.
-    twice: bool,
-}
-
-impl Test {
-    fn new(length: Duration, requests: u64) -> Self {
-        // Of short slices, the next burst can be in another one.
-        let bursts = if length > SECOND {
-            2
-        } else if requests < SMALL_SLICE {
-            1
-        } else {
-            3
-        };
-        Self { length, bursts, passed: 0, began: None, twice: false }
-    }
-
-    /// What may be there besides one slice of `limit`.
-    fn beyond(&self, limit: &Limit) -> u64 {
-        if self.twice { slice(limit, self.length) } else { 0 }
-    }
-
-    /// By how much requests like this may overdraw it, to see whether they are refused.
-    fn extra(&self, amounts: &Amounts, limit: &Limit) -> u64 {
-        amounts[Rule::LargerPlusCap].saturating_mul(EXCESS).saturating_add(self.beyond(limit))
-    }
-
-    /// A request of `sent` that overdrew it was answered.
-    fn passed(&mut self, sent: Moment, now: Moment) {
-        if self.twice && self.began.is_some_and(|began| sent < began) {
-            return;
-        }
-        if self.began.is_none_or(|began| sent >= began + self.length) {
-            (self.began, self.passed) = (Some(sent), 0);
-        }
-        self.passed = self.passed.saturating_add(1);
-        if self.passed != VOTES {
-            return;
-        }
-        self.bursts = self.bursts.saturating_sub(1);
-        if self.length > SECOND {
-            (self.began, self.passed, self.twice) = (Some(now), 0, true);
-        }
-    }
-}
-
 impl Belief {
     pub(super) fn new(
         limit: Limit,
@@ -137,35 +75,12 @@ impl Belief {
     ) -> Self {
         let hypotheses = Vec::new();
         let mut belief = Self { limit, rules, margin, hypotheses, gauge: false, sighted: false, resets_lie: false };
-        match shape {
-            Some(shape) => {
-                belief.suppose(shape, None, now, wall);
-                // Azure says that it looks at one second or at ten. Who describes the limit knows.
-                if limit.shape.is_none() && limit.window == MINUTE && length_of(&shape) > Some(SECOND) {
-                    let test = Test::new(SECOND, slice(&limit, SECOND));
-                    belief.suppose(Shape::Slice(SECOND), Some(test), now, wall);
-                }
-            }
-            None => {
-                for shape in [Shape::Refill, Shape::Sliding, Shape::Fixed] {
-                    belief.suppose(shape, None, now, wall);
-                }
-                for length in [SECOND, SECOND * 10] {
-                    let part = slice(&limit, length);
-                    let requests = if limit.dimension == Dimension::Requests { part } else { part / USUAL };
-                    // A slice of ten seconds matters only where its refusals would be many, and so does one of tokens, since who
-                    // cuts these cuts requests as well.
-                    let least = match (limit.dimension, length) {
-                        (Dimension::Requests, SECOND) => 0,
-                        (Dimension::Requests, _) => FEW,
-                        (_, SECOND) => SMALL_SLICE,
-                        _ => 10 * SMALL_SLICE,
-                    };
-                    if limit.window == MINUTE && requests >= least {
-                        belief.suppose(Shape::Slice(length), Some(Test::new(length, requests)), now, wall);
-                    }
-                }
-            }
+        let whole = [Shape::Refill, Shape::Sliding, Shape::Fixed];
+        for shape in shape.as_ref().map_or(&whole[..], std::slice::from_ref) {
+            belief.suppose(*shape, None, now, wall);
+        }
+        for test in Test::all(&limit, shape) {
+            belief.suppose(Shape::Slice(test.length), Some(test), now, wall);
         }
         belief
     }
@@ -723,16 +638,6 @@ impl Hypothesis {
     }
 }
 
-/// The part of `limit` that fits into a slice of this length.
-pub(super) fn slice(limit: &Limit, length: Duration) -> u64 {
-    let part = u128::from(limit.amount) * length.as_nanos();
-    u64::try_from(part.div_ceil(limit.window.as_nanos().max(1))).unwrap_or(u64::MAX).min(limit.amount)
-}
-
-fn length_of(shape: &Shape) -> Option<Duration> {
-    if let Shape::Slice(length) = shape { Some(*length) } else { None }
-}
-
 /// A margin near the window's length would starve it: at most 1/22 of it, which costs less than 5 %.
 fn margin_for(margin: Duration, length: Duration) -> Duration {
     margin.min(length / 22)
@@ -741,6 +646,7 @@ fn margin_for(margin: Duration, length: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cost::MINUTE;
 
     const ONE: Amounts = Amounts::all(1);
 

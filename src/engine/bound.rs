@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::belief::slice;
 use super::gate::GateStatus;
+use super::slices::slice;
 use crate::cost::{Limit, Shape};
 
 impl GateStatus {

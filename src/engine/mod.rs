@@ -29,6 +29,7 @@ mod route;
 mod sent;
 mod served;
 mod sight;
+mod slices;
 mod sums;
 mod tenant;
 mod toll;
