@@ -176,7 +176,7 @@ impl Client for Ours {
                 let default_wait = pause.unwrap_or(Duration::from_secs(1));
                 lane.refused(&failure, &charge, sent, default_wait, at);
             }
-            (Retry::Backoff, Some(wait)) => lane.pause(wait, at),
+            (Retry::Backoff, Some(wait)) => drop(lane.pause(wait, at)),
             _ => {}
         }
         let Some(pause) = pause.filter(|_| retry != Retry::Never) else {

@@ -456,8 +456,15 @@ impl<T> Machine<T> {
 
     /// The provider refused a `charge`, sent at `sent`, for a limit: everybody waits for that limit, and comes back one after
     /// another. What is known of it is `hit`. For a limit that no gate can stand for, the lane goes on at the rate that last
-    /// went well.
-    pub fn block(&mut self, hit: Option<LimitHit>, charge: &Charge, wait: Duration, sent: Moment, now: Moment) {
+    /// went well. Answers until when.
+    pub fn block(
+        &mut self,
+        hit: Option<LimitHit>,
+        charge: &Charge,
+        wait: Duration,
+        sent: Moment,
+        now: Moment,
+    ) -> Moment {
         let longest = hit.and_then(|hit| hit.as_limit()).map_or(DAY, |limit| limit.window.max(DAY));
         let wait = if wait <= longest { wait } else { LONGEST_PAUSE };
         let on_its_way = self.ledger.on_its_way(now);
@@ -465,6 +472,7 @@ impl<T> Machine<T> {
             self.paused_until = self.paused_until.max(Some(now + wait));
             self.ceiling.slow_down(true, MINUTE, sent, now);
         }
+        now + wait
     }
 
     /// The provider refused the request of a `charge`, sent at `sent`, for a limit: everybody waits for that as long as the
@@ -483,19 +491,19 @@ impl<T> Machine<T> {
             && window >= DAY
         {
             let limit = Limit::new(dimension, limit.unwrap_or(0), window);
-            return self.gates.used_up(&limit, used, charge, sent, now).or_else(|| {
-                self.pause(LONGEST_PAUSE, now);
-                Some(now + LONGEST_PAUSE)
-            });
+            let until = self.gates.used_up(&limit, used, charge, sent, now);
+            return until.or_else(|| Some(self.pause(LONGEST_PAUSE, now)));
         }
         let wait = failure.wait.unwrap_or(default_wait);
-        self.block(failure.limit, charge, wait, sent, now);
-        failure.wait.map(|wait| now + wait)
+        let until = self.block(failure.limit, charge, wait, sent, now);
+        failure.wait.map(|_| until)
     }
 
-    /// A wait that has nothing to do with limits: nobody is sent before it is over.
-    pub fn pause(&mut self, wait: Duration, now: Moment) {
-        self.paused_until = self.paused_until.max(Some(now + wait.min(LONGEST_PAUSE)));
+    /// A wait that has nothing to do with limits: nobody is sent before it is over. Answers when that is.
+    pub fn pause(&mut self, wait: Duration, now: Moment) -> Moment {
+        let until = now + wait.min(LONGEST_PAUSE);
+        self.paused_until = self.paused_until.max(Some(until));
+        until
     }
 
     /// When a new request of this kind would start.

@@ -307,10 +307,7 @@ impl Lane {
             }
             let until = match failure.retry_of_others() {
                 Retry::AfterLimit => state.machine.refused(failure, &charge, sent, default_wait, now),
-                Retry::Backoff => failure.wait.map(|wait| {
-                    state.machine.pause(wait, now);
-                    now + wait
-                }),
+                Retry::Backoff => failure.wait.map(|wait| state.machine.pause(wait, now)),
                 Retry::Never => None,
             };
             let late_until = until.filter(|until| *until > now + WORTH_MOVING);
