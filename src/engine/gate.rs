@@ -244,7 +244,9 @@ impl Gate {
     pub(super) fn spent_before(&mut self, used: u64, age: Duration, now: Moment) {
         let wall = self.ground.wall_at(now);
         let (window, amount) = (self.limit.window, self.limit.amount);
-        let refilled = u128::from(amount) * age.as_nanos() / window.as_nanos().max(1);
+        let refilled = u128::from(amount).saturating_mul(age.as_nanos()) / window.as_nanos().max(1);
+        // What was saved may be of a larger limit, or damaged.
+        let used = used.min(amount);
         let left = match self.belief.shapes()[..] {
             [Shape::Refill] => used.saturating_sub(u64::try_from(refilled).unwrap_or(u64::MAX)),
             [Shape::Calendar(zone)] if providers::since_midnight(zone, wall).is_some_and(|today| today < age) => 0,
@@ -314,6 +316,14 @@ impl Gate {
     pub(super) fn answered(&mut self, sent: Moment) {
         if self.careful.as_ref().is_some_and(|careful| careful.since <= sent) {
             self.careful = None;
+        }
+    }
+
+    /// A request of `charge`, sent at `sent`, met a provider that fails, which says nothing of the limit: if it was the one that
+    /// tries it, another one may.
+    pub(super) fn unheard(&mut self, charge: &Charge, sent: Moment) {
+        if let Some(careful) = self.careful.as_mut().filter(|careful| !careful.owes && careful.since <= sent) {
+            careful.bucket.refund(careful.takes(charge.get(self.limit.dimension)));
         }
     }
 

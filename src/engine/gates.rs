@@ -280,6 +280,11 @@ impl Gates {
         self.gates.iter_mut().for_each(|gate| gate.answered(sent));
     }
 
+    /// A request of `charge`, sent at `sent`, met a provider that fails: who tries a limit that was refused tries it once more.
+    pub fn unheard(&mut self, charge: &Charge, sent: Moment) {
+        self.gates.iter_mut().for_each(|gate| gate.unheard(charge, sent));
+    }
+
     /// A request of `sent` that was let pass to see if it is refused was not.
     pub fn test_passed(&mut self, overdrawn: Overdrawn, sent: Moment, now: Moment) {
         for (i, gate) in self.gates.iter_mut().enumerate() {
@@ -742,6 +747,8 @@ mod tests {
         gates.answered(now);
         assert!(gates.reserve(&small, now + second * 2).is_err(), "that was sent before");
         assert!(gates.reserve(&small, now + second * 61).is_ok());
+        gates.unheard(&small, now + second * 61);
+        assert!(gates.reserve(&small, now + second * 61).is_ok(), "nothing was heard of the limit");
         gates.answered(now + second * 61);
         assert!(gates.reserve(&large, now + second * 62).is_ok() && gates.reserve(&large, now + second * 62).is_ok());
     }

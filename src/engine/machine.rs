@@ -412,6 +412,7 @@ impl<T> Machine<T> {
         }
         let Grant { number, at, ticket: Ticket(place), .. } = grant;
         if failure.is_outage() {
+            self.gates.unheard(&grant.charge, *at);
             let others = self.queue.len() > 0;
             self.breaker.failed(*number, place.arrival, failure, others, *at, now);
         } else {
