@@ -240,21 +240,18 @@ impl Gate {
         self.belief.charge(&amounts, sent);
     }
 
-    /// So much was used that long ago, before the gate was made: what is left of it is used.
+    /// So much was used that long ago, before the gate was made: what did not come back since is used still.
     pub(super) fn spent_before(&mut self, used: u64, age: Duration, now: Moment) {
-        let wall = self.ground.wall_at(now);
-        let (window, amount) = (self.limit.window, self.limit.amount);
-        let refilled = u128::from(amount).saturating_mul(age.as_nanos()) / window.as_nanos().max(1);
-        // What was saved may be of a larger limit, or damaged.
-        let used = used.min(amount);
-        let left = match self.belief.shapes()[..] {
-            [Shape::Refill] => used.saturating_sub(u64::try_from(refilled).unwrap_or(u64::MAX)),
-            [Shape::Calendar(zone)] if providers::since_midnight(zone, wall).is_some_and(|today| today < age) => 0,
-            // Nobody knows when it leaves the window.
-            _ if age < window => used,
-            _ => 0,
+        let of_today = match self.belief.shapes()[..] {
+            [Shape::Calendar(zone)] => {
+                providers::since_midnight(zone, self.ground.wall_at(now)).is_none_or(|today| age <= today)
+            }
+            _ => true,
         };
-        if left > 0 {
+        if of_today && age < self.limit.window {
+            let gone = self.belief.gone_since(now - age, now).0;
+            // What was saved may be of a larger limit, or damaged.
+            let left = used.min(self.limit.amount).saturating_sub(gone);
             self.belief.charge(&Amounts::all(left), now);
         }
     }
