@@ -32,6 +32,9 @@ pub enum Hold {
     Breaker,
     /// The ceiling on the sending rate, see [`Ceiling`](super::Ceiling).
     Ceiling,
+    /// No limit is known yet, and a first request has gone ahead to read them off its answer. Nobody knows when that comes; the
+    /// others wait for it ten seconds at most.
+    Scout,
     /// As many requests are under way as may be, see [`Places`](super::Places). When one of them ends is told from how they
     /// ended lately.
     Places,

@@ -199,7 +199,7 @@ impl<T> Machine<T> {
         self.check_deadline(ask, &charge, now)?;
         let place = self.newcomer(ask);
         if let Ok(grant) = self.grant_at_once(place, &charge, &ask.guess, now) {
-            self.budget.earn();
+            self.earn(ask);
             return Ok(Ok(grant));
         }
         self.check_size(&charge)?;
@@ -219,23 +219,22 @@ impl<T> Machine<T> {
             None => self.newcomer(ask),
         };
         let granted = self.grant_at_once(place, &charge, &ask.guess, now);
-        if granted.is_err() {
-            self.check_size(&charge)?;
-            self.check_queue(ask, now)?;
-        }
-        if ask.again.is_none() {
-            self.budget.earn();
-        }
         let place = match granted {
-            Ok(grant) => return Ok(Submitted::Granted(grant)),
+            Ok(grant) => {
+                self.earn(ask);
+                return Ok(Submitted::Granted(grant));
+            }
             Err(place) => place,
         };
+        self.check_size(&charge)?;
+        self.check_queue(ask, now)?;
         if let Some(deadline) = ask.deadline {
             let forecast = self.forecast_at(&place, &charge, now);
             if forecast.starts_in > deadline - now {
                 return Err(self.too_late(&forecast, now));
             }
         }
+        self.earn(ask);
         let Ask { guess, deadline, .. } = ask;
         let entry = Entry { charge, guess: guess.clone(), since: now, deadline: *deadline, payload: payload() };
         self.queue.insert(place.clone(), entry);
@@ -615,6 +614,14 @@ impl<T> Machine<T> {
         }
     }
 
+    /// A request that is taken in earns the lane a part of a retry; its own retries earn none.
+    #[inline]
+    fn earn(&mut self, ask: &Ask) {
+        if ask.again.is_none() {
+            self.budget.earn();
+        }
+    }
+
     fn check_open(&self, ask: &Ask) -> Result<(), Refusal> {
         if self.closed && ask.again.is_none() { Err(Refusal::Closed) } else { Ok(()) }
     }
@@ -708,12 +715,19 @@ impl<T> Machine<T> {
         // With nobody to tell when, it is later all the same.
         let gap = self.ended.gap(now).unwrap_or_default().max(Duration::from_nanos(1));
         let place = now + gap * u32::try_from(ends).unwrap_or(u32::MAX);
+        let scout = self.scouted_until(now).map_or(now, |until| until.min(now + gap));
         let pause = self.paused_until.unwrap_or(now).max(now);
         let shut = match self.breaker.admit(self.in_flight, now) {
             Ok(()) => now,
             Err(_) => self.breaker.shut_until(now).unwrap_or(now + Duration::from_nanos(1)),
         };
-        let holds = [(Hold::Pause, pause), (Hold::Ceiling, ceiling), (Hold::Places, place), (Hold::Breaker, shut)];
+        let holds = [
+            (Hold::Pause, pause),
+            (Hold::Scout, scout),
+            (Hold::Ceiling, ceiling),
+            (Hold::Places, place),
+            (Hold::Breaker, shut),
+        ];
         holds.into_iter().max_by_key(|(_, until)| *until).unwrap_or((Hold::Pause, now))
     }
 
@@ -788,6 +802,27 @@ mod tests {
     }
 
     #[test]
+    fn a_deadline_passes_while_another_request_scouts_for_limits() {
+        let now = Moment::START;
+        let mut lane = Machine::new(Gates::new(Provider::Openai, Duration::ZERO), now);
+        let scout = granted(&mut lane, now);
+        let told = lane.try_submit(&ask(), now).unwrap().unwrap_err();
+        assert_eq!(told.held_by, Some(Hold::Scout));
+        assert!(!told.starts_in.is_zero(), "zero means at once");
+        let deadline = now + SECOND;
+        lane.submit(&Ask { deadline: Some(deadline), ..ask() }, || (), now).unwrap();
+        let mut out = Vec::new();
+        assert_eq!(lane.poll(now, &mut out), Some(deadline));
+        lane.poll(deadline, &mut out);
+        assert!(matches!(out[..], [Wake::Refused(Refusal::Deadline { .. }, ())]), "{out:?}");
+        lane.submit(&ask(), || (), deadline).unwrap();
+        lane.finish(scout, End::Unknown, &[], deadline);
+        out.clear();
+        lane.poll(deadline, &mut out);
+        assert!(matches!(out[..], [Wake::Granted(..)]), "the answer lets the rest go");
+    }
+
+    #[test]
     fn who_has_a_place_keeps_it_though_the_queue_is_full() {
         let now = Moment::START;
         let mut lane = lane(now);
@@ -815,11 +850,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_granted_earns_no_retry() {
+    fn what_is_not_taken_in_earns_no_retry() {
         let now = Moment::START;
         let (mut busy, mut quiet) = (lane(now), lane(now));
         let _grants = [granted(&mut busy, now), granted(&mut quiet, now)];
-        (0..1_000).for_each(|_| assert!(busy.try_submit(&ask(), now).unwrap().is_err()));
+        let impatient = Ask { deadline: Some(now + SECOND), ..ask() };
+        for _ in 0..1_000 {
+            assert!(busy.try_submit(&ask(), now).unwrap().is_err());
+            assert!(matches!(busy.submit(&impatient, || (), now), Err(Refusal::Deadline { .. })));
+        }
         let spent = |lane: &mut Machine<()>| (0..200).map(|_| lane.budget.spend(now)).sum::<Duration>();
         assert_eq!(spent(&mut busy), spent(&mut quiet));
     }

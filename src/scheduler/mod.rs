@@ -282,7 +282,8 @@ impl Scheduler {
         self.set_limits_at(&self.inner.accounts[0], model, limits);
     }
 
-    /// Changes the limits of a model's lane while it runs. What was spent stays spent; limits that are not named are gone.
+    /// Changes the limits of a model's lane while it runs. What was spent stays spent; limits that are not named are gone. A
+    /// limit of zero lets nothing pass.
     ///
     /// # Errors
     /// When no account has that name.
@@ -482,7 +483,12 @@ impl Scheduler {
         let lanes = self.inner.lanes.of_account(account.index);
         lanes.get(model).unwrap_or_else(|| {
             let pool = account.settings.pool_of(model);
-            lanes.add(model, pool, || self.new_lane(account, pool))
+            let lane = lanes.add(model, pool, || self.new_lane(account, pool));
+            // Once it can be found: whoever closes the scheduler meanwhile either finds it too or, by the lock of the map, is seen here.
+            if self.inner.closed.load(Relaxed) {
+                lane.with(Machine::close);
+            }
+            lane
         })
     }
 
@@ -506,9 +512,6 @@ impl Scheduler {
             .predicting(Predictors::new(config.predicted_output, config.output_quantile));
         if account.settings.adaptive_concurrency(pool) {
             machine = machine.adaptive(clock::now());
-        }
-        if self.inner.closed.load(Relaxed) {
-            machine.close();
         }
         Lane::new(account.clone(), pool, machine, Watch::new(config.watch.queue_alert))
     }

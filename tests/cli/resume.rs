@@ -164,8 +164,13 @@ fn failed_rows_are_done_again_only_when_asked() {
     world.run(&format!("run in.jsonl {}", server.at())).expect(1).says("1 row failed");
     world.run(&format!("run in.jsonl {}", server.at())).expect(1);
     assert_eq!(server.seen().len(), 2, "a failure is a result");
-    let better = Recorder::ok();
-    world.run(&format!("run in.jsonl --retry-failed {}", better.at())).expect(0);
+    let (better, before) = (Recorder::ok(), world.read("in.results.jsonl"));
+    let again = format!("run in.jsonl --retry-failed {}", better.at());
+    world.write("in.jsonl", format!("{}\n{}\n{{\n", batch("good"), batch("bad")));
+    world.run(&again).expect(2).says("line 3");
+    assert_eq!(world.read("in.results.jsonl"), before, "nothing is lost where nothing is begun");
+    world.write("in.jsonl", format!("{}\n{}\n", batch("good"), batch("bad")));
+    world.run(&again).expect(0);
     assert_eq!(better.seen().len(), 1);
     assert_eq!(world.results("in.results.jsonl")["bad"]["response"]["status_code"], 200);
 }

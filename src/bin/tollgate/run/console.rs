@@ -38,7 +38,8 @@ impl Console {
         }
     }
 
-    fn print(&self, text: &str) {
+    /// Something that is said also to those who asked for quiet.
+    pub(crate) fn print(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| show::line(text)),
             None => show::line(text),

@@ -22,6 +22,7 @@ mod settings;
 mod tally;
 mod work;
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -72,28 +73,24 @@ pub(crate) async fn run(args: RunArgs) -> Result<Exit> {
     let (memory, learned) = settings.learned.clone().map(Memory::open).transpose()?.unzip();
     let input = Input::open(&settings.from)?;
     let sizes = checker(&settings.config)?;
-    let (output, mut known) = Output::open(&settings.to, settings.retry_failed)?;
+    let (mut output, mut known) = Output::open(&settings.to)?;
+    let again = if settings.retry_failed { known.take_failed() } else { HashSet::new() };
     let shape = &settings.shape;
     let check = Check { shape, known: &known, uncertain: settings.uncertain, sizes: &sizes, stop: &stop };
     let checked = match check.run(&input) {
         Ok(Some(checked)) if checked.problems.is_empty() || settings.skip_invalid => checked,
-        Ok(Some(checked)) => {
-            output.untouched();
-            bail!(problems(&checked, &settings.from));
-        }
+        Ok(Some(checked)) => bail!(problems(&checked, &settings.from)),
         Ok(None) => {
-            output.untouched();
             show::line("stopped before anything was sent");
             return Ok(Exit::Interrupted);
         }
-        Err(error) => {
-            output.untouched();
-            return Err(error);
-        }
+        Err(error) => return Err(error),
     };
     let uncertain = std::mem::take(&mut known.uncertain);
     // The hashes of a million rows are not needed to do them.
     drop(known);
+    output.take_out(&again)?;
+    drop(again);
 
     let mut left = checked.queues.iter().map(|queue| queue.places.len() as u64).sum::<u64>();
     if settings.uncertain == Uncertain::Skip {
@@ -284,7 +281,7 @@ async fn tell_of_stop(job: Arc<Job>) {
         let lanes = job.scheduler.snapshot().lanes;
         let running = lanes.iter().map(|lane| u64::from(lane.status.in_flight)).sum::<u64>();
         let running = show::of(running, "running request", "running requests");
-        show::line(format_args!("stopping: {running} may finish; Ctrl-C again stops at once"));
+        job.console.print(&format!("stopping: {running} may finish; Ctrl-C again stops at once"));
     }
 }
 

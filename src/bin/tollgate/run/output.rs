@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, bail};
@@ -42,6 +43,11 @@ impl Known {
     pub(crate) fn failed(&self, id: Id) -> bool {
         self.failed.contains(&id)
     }
+
+    /// Forgets the failures, so that these rows are to be done again.
+    pub(crate) fn take_failed(&mut self) -> HashSet<Id> {
+        std::mem::take(&mut self.failed)
+    }
 }
 
 /// Where the results go.
@@ -69,11 +75,25 @@ pub(crate) struct Results {
     pub(crate) journal: Journal,
     /// Whether the file was not there before.
     new: bool,
+    /// Whether results may have been written.
+    begun: AtomicBool,
+}
+
+impl Drop for Results {
+    /// Where nothing was begun, leaves no files behind that were not there before.
+    fn drop(&mut self) {
+        if !*self.begun.get_mut() {
+            if self.new {
+                let _ = std::fs::remove_file(&self.place);
+            }
+            self.journal.remove_if_empty();
+        }
+    }
 }
 
 impl Output {
-    /// Makes sure that results can be written, and reads those that are there. With `retry_failed`, failures are taken out.
-    pub(crate) fn open(to: &To, retry_failed: bool) -> Result<(Self, Known)> {
+    /// Makes sure that results can be written, and reads those that are there.
+    pub(crate) fn open(to: &To) -> Result<(Self, Known)> {
         let path = match to {
             To::Stdout => return Ok((Self::Stream(Stream::Stdout), Known::default())),
             To::File(path) => path,
@@ -84,26 +104,32 @@ impl Output {
             let file = OpenOptions::new().write(true).open(path).with_context(cannot)?;
             return Ok((Self::Stream(Stream::Other(file)), Known::default()));
         }
-        let open = || OpenOptions::new().create(true).read(true).append(true).open(path);
         // Before the journal, so that a folder that is not there is named by the file that was asked for.
-        let mut file = open().with_context(cannot)?;
+        let mut file = open(path).with_context(cannot)?;
         let place = path.canonicalize().with_context(cannot)?;
         let journal = Journal::open(path)?;
         let mut known = read(path, &mut file).inspect_err(|_| journal.remove_if_empty())?;
         known.uncertain = journal
             .uncertain(|id| known.is_done(id))
             .with_context(|| format!("cannot read the journal of {}", path.display()))?;
-        if retry_failed && !known.failed.is_empty() {
-            without_failures(&place, &known).with_context(|| format!("cannot rewrite {}", path.display()))?;
-            // The old file is no longer the one at this path.
-            file = open().with_context(cannot)?;
-            // They have come to an end, whatever the journal says of their being sent.
-            for id in std::mem::take(&mut known.failed).difference(&known.succeeded) {
-                journal.back(*id);
-            }
-        }
         let (path, new) = (path.clone(), there.is_none());
-        Ok((Self::File(Results { path, place, file, journal, new }), known))
+        Ok((Self::File(Results { path, place, file, journal, new, begun: AtomicBool::new(false) }), known))
+    }
+
+    /// Takes out the results of rows that failed and are to be done again.
+    pub(crate) fn take_out(&mut self, failed: &HashSet<Id>) -> Result<()> {
+        let Self::File(results) = self else { return Ok(()) };
+        if failed.is_empty() {
+            return Ok(());
+        }
+        let Results { path, place, file, journal, .. } = results;
+        let cannot = || format!("cannot rewrite {}", path.display());
+        write_without(place, failed).with_context(cannot)?;
+        // The old file is no longer the one at this path.
+        *file = open(path).with_context(cannot)?;
+        // They have come to an end, whatever the journal says of their being sent.
+        failed.iter().for_each(|id| journal.back(*id));
+        Ok(())
     }
 
     pub(crate) fn journal(&self) -> Option<&Journal> {
@@ -135,7 +161,10 @@ impl Output {
         let sink: Box<dyn Write + Send> = match self {
             Self::Stream(Stream::Stdout) => Box::new(io::stdout()),
             Self::Stream(Stream::Other(file)) => Box::new(file.try_clone()?),
-            Self::File(results) => Box::new(results.file.try_clone()?),
+            Self::File(results) => {
+                results.begun.store(true, Relaxed);
+                Box::new(results.file.try_clone()?)
+            }
         };
         let (results, receiver) = mpsc::channel(WAITING);
         let stop = stop.clone();
@@ -143,16 +172,10 @@ impl Output {
         let thread = thread.spawn(move || write(receiver, sink, &stop))?;
         Ok(Writer { results, thread })
     }
+}
 
-    /// Nothing was begun: leaves no files behind that were not there before.
-    pub(crate) fn untouched(&self) {
-        if let Self::File(results) = self {
-            if results.new {
-                let _ = std::fs::remove_file(&results.place);
-            }
-            results.journal.remove_if_empty();
-        }
-    }
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).read(true).append(true).open(path)
 }
 
 /// A result as far as it says which row it belongs to and whether it is good.
@@ -242,15 +265,15 @@ fn read(path: &Path, file: &mut File) -> Result<Known> {
     Ok(known)
 }
 
-/// Puts a copy without the failures in the file's place.
-fn without_failures(path: &Path, known: &Known) -> io::Result<()> {
+/// Puts a copy without the results of these rows in the file's place.
+fn write_without(path: &Path, rows: &HashSet<Id>) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut copy = BufWriter::with_capacity(BATCH, NamedTempFile::new_in(folder)?);
     copy.get_ref().as_file().set_permissions(std::fs::metadata(path)?.permissions())?;
     let mut reader = BufReader::with_capacity(BATCH, File::open(path)?);
     let mut line = Vec::new();
     while reader.read_until(b'\n', &mut line)? > 0 {
-        if !Head::of(line.trim_ascii()).is_some_and(|head| known.failed(id_of(&head.custom_id))) {
+        if !Head::of(line.trim_ascii()).is_some_and(|head| rows.contains(&id_of(&head.custom_id))) {
             copy.write_all(&line)?;
         }
         line.clear();
@@ -317,8 +340,8 @@ mod tests {
         format!(r#"{{"id":"b","custom_id":"{id}","response":null,"error":{{"code":"x","message":"y"}}}}"#)
     }
 
-    fn open(path: &Path, retry_failed: bool) -> Result<(Output, Known)> {
-        Output::open(&To::File(path.to_owned()), retry_failed)
+    fn open(path: &Path) -> Result<(Output, Known)> {
+        Output::open(&To::File(path.to_owned()))
     }
 
     #[test]
@@ -333,7 +356,7 @@ mod tests {
             ("\0\0\0".to_owned(), String::new()),
         ] {
             std::fs::write(&path, format!("{whole}{tail}")).unwrap();
-            let (_, known) = open(&path, false).unwrap();
+            let (_, known) = open(&path).unwrap();
             assert!(known.is_done(id_of("é")) && known.failed(id_of("b")));
             assert_eq!(known.is_done(id_of("c")), !repaired.is_empty());
             assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{whole}{repaired}"));
@@ -354,12 +377,10 @@ mod tests {
             (2, format!("{}\nsome notes", bad("a"))),
             (1, r#"{"id":"x","model":"m"}"#.to_owned()),
         ] {
-            for retry_failed in [true, false] {
-                std::fs::write(&path, &text).unwrap();
-                let error = open(&path, retry_failed).unwrap_err().to_string();
-                assert!(error.starts_with(&format!("line {line} of ")), "{error}");
-                assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
-            }
+            std::fs::write(&path, &text).unwrap();
+            let error = open(&path).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("line {line} of ")), "{error}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no journal stays");
     }
@@ -368,8 +389,16 @@ mod tests {
     fn retrying_takes_failures_out_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.jsonl");
-        std::fs::write(&path, format!("{}\n{}\n{}\n{}\n", bad("a"), good("b"), bad("c"), good("a"))).unwrap();
-        let (_, known) = open(&path, true).unwrap();
+        let before = format!("{}\n{}\n{}\n{}\n", bad("a"), good("b"), bad("c"), good("a"));
+        std::fs::write(&path, &before).unwrap();
+        let (mut output, mut known) = open(&path).unwrap();
+        let failed = known.take_failed();
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap(),
+            before,
+            "not before it is known that they can be done again"
+        );
+        output.take_out(&failed).unwrap();
         assert!(known.is_done(id_of("a")) && known.is_done(id_of("b")) && !known.is_done(id_of("c")));
         let left = std::fs::read_to_string(&path).unwrap();
         assert_eq!(left, format!("{}\n{}\n{}\n", bad("a"), good("b"), good("a")));
