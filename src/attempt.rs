@@ -100,6 +100,7 @@ impl Facts {
 }
 
 impl Attempt {
+    #[inline]
     pub(crate) fn new(target: Target) -> Self {
         let inner = Inner {
             target,

@@ -159,7 +159,10 @@ impl Request {
     #[inline]
     pub(crate) fn due(&self) -> Option<Moment> {
         let patience = self.max_wait.and_then(|wait| clock::now().checked_add(wait));
-        [self.deadline, patience].into_iter().flatten().min()
+        match (self.deadline, patience) {
+            (Some(deadline), Some(patience)) => Some(deadline.min(patience)),
+            (deadline, patience) => deadline.or(patience),
+        }
     }
 
     /// How long after its submission an attempt may start, whichever it is. A request that would wait longer is refused when

@@ -58,6 +58,7 @@ impl Model {
 }
 
 impl Target {
+    #[inline]
     pub(crate) fn new(lane: Arc<Lane>, model: Model, key: Option<usize>) -> Self {
         Self { lane, model, key }
     }

@@ -112,6 +112,8 @@ pub struct Machine<T> {
     arrivals: u64,
     ledger: Ledger,
     paused_until: Option<Moment>,
+    /// The last grant that came back, to be the next one without an allocation.
+    spare: Option<Box<Grant>>,
     closed: bool,
     /// Its limits are no more those that it was made with.
     changed: bool,
@@ -136,6 +138,7 @@ impl<T> Machine<T> {
             arrivals: 0,
             ledger: Ledger::new(now),
             paused_until: None,
+            spare: None,
             closed: false,
             changed: false,
         }
@@ -374,6 +377,7 @@ impl<T> Machine<T> {
         if end != End::Unsent && self.gates.is_empty() {
             self.gates.answered(at);
         }
+        self.spare = Some(grant);
     }
 
     /// Learns how many tokens of output a granted request really used, where they had to be guessed.
@@ -772,7 +776,20 @@ impl<T> Machine<T> {
             self.tried.clear();
         }
         let then = self.ledger.granted(&charge, now);
-        Box::new(Grant { charge, at: now, number, then, test, guess, ticket: Ticket(place) })
+        match self.spare.take() {
+            Some(mut spare) => {
+                // Field by field: a whole one would be put together elsewhere and copied.
+                spare.charge = charge;
+                spare.at = now;
+                spare.number = number;
+                spare.then = then;
+                spare.test = test;
+                spare.guess = guess;
+                spare.ticket.0 = place;
+                spare
+            }
+            None => Box::new(Grant { charge, at: now, number, then, test, guess, ticket: Ticket(place) }),
+        }
     }
 }
 

@@ -206,10 +206,11 @@ impl Lane {
                 waiting
             },
             now,
-        )?;
+        );
         let ticket = match submitted {
-            Submitted::Granted(grant) => return Ok(Ok(grant)),
-            Submitted::Queued(ticket) => ticket,
+            Ok(Submitted::Granted(grant)) => return Ok(Ok(grant)),
+            Ok(Submitted::Queued(ticket)) => ticket,
+            Err(refusal) => return Err(refusal),
         };
         state.movable |= movable;
         let (runtime, answer) = waits.ok_or(Refusal::Closed)?;
@@ -224,6 +225,8 @@ impl Lane {
     }
 
     /// Joins those who wait on that runtime. The first of them brings the driver.
+    // Out of the way of who is granted at once.
+    #[inline(never)]
     fn join(self: &Arc<Self>, state: &mut State, runtime: Id) -> (Arc<Riders>, Option<Driver>) {
         let mut there = state.riders.iter().filter(|(id, _)| *id == runtime);
         if let Some(riders) = there.find_map(|(_, riders)| riders.upgrade()) {

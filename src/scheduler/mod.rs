@@ -419,17 +419,7 @@ impl Scheduler {
             again: None,
             arrival: Some(self.inner.arrivals.fetch_add(1, Relaxed)),
         };
-        let candidate = |account: &Arc<AccountState>, model: Model| {
-            let lane = self.lane(account, model.name());
-            let provider = lane.provider;
-            // Where the prediction matters, the lane makes it.
-            let charge = providers::at_admission(provider, estimate, 0);
-            let guess = providers::is_guess(provider, estimate).then(|| {
-                let context_window = account.settings.context_window(model.name());
-                Arc::new(Guess { provider, estimate: *estimate, tag: request.tag.clone(), context_window })
-            });
-            Candidate::new(lane, model, charge, guess)
-        };
+        let candidate = |account, model| self.candidate(request, estimate, account, model);
         let own = self.accounts_of(request.account.as_deref())?;
         let mut candidates = Candidates::new();
         own.for_each(|account| candidates.push(candidate(account, Model::Own(request.model.clone()))));
@@ -443,6 +433,25 @@ impl Scheduler {
             margin = chain.margin;
         }
         Ok(Route::new(candidates, ask, margin, request))
+    }
+
+    #[inline]
+    fn candidate(
+        &self,
+        request: &Request,
+        estimate: &Estimate,
+        account: &Arc<AccountState>,
+        model: Model,
+    ) -> Candidate {
+        let lane = self.lane(account, model.name());
+        let provider = lane.provider;
+        // Where the prediction matters, the lane makes it.
+        let charge = providers::at_admission(provider, estimate, 0);
+        let guess = providers::is_guess(provider, estimate).then(|| {
+            let context_window = account.settings.context_window(model.name());
+            Arc::new(Guess { provider, estimate: *estimate, tag: request.tag.clone(), context_window })
+        });
+        Candidate::new(lane, model, charge, guess)
     }
 
     /// The fallback chain of a request that names no account.

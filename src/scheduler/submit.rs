@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Scheduler;
-use crate::attempt::{Attempt, Facts, Transport};
+use crate::attempt::{Attempt, Facts, Told, Transport};
 use crate::engine::Backoff;
 use crate::error::{AcquireError, Error};
 use crate::inspect;
@@ -12,6 +12,7 @@ use crate::permit::{DEFAULT_WAIT, Permit};
 use crate::providers::{self, Failure, Observation, Retry};
 use crate::request::{Request, Size};
 use crate::route::Route;
+use crate::target::Target;
 
 /// An answer with what is needed to close its books.
 #[cfg_attr(not(feature = "client"), expect(dead_code, reason = "only the client shows the attempts"))]
@@ -109,17 +110,7 @@ impl Scheduler {
                     Err(error) => Ended::Failed(Error::Call { error, attempts, failure: last }),
                 };
             }
-            let failure = match (told.status, &transport) {
-                // A redirect is not followed, and a gateway may answer 200 to everything.
-                (status, _) if status >= Some(300) || providers::is_error_body(&told.error_body) => {
-                    let status = status.unwrap_or(200);
-                    let target = permit.attempt().target();
-                    let (provider, key) = (target.provider(), target.key());
-                    Some(providers::classify_sent(provider, key, status, &told.answer, &told.error_body))
-                }
-                (_, Some(transport)) => Some(transport.failure()),
-                _ => told.unusable.as_deref().map(Failure::unusable),
-            };
+            let failure = failure_of(permit.attempt().target(), told, transport.as_ref());
             let Some(failure) = failure else {
                 match result {
                     Ok(value) => return Ended::Answered(Answered { value, permit, facts, attempts }),
@@ -147,6 +138,8 @@ impl Scheduler {
 
     /// Closes the books of an attempt that failed. With the guard that it answers, the request is tried again, after the pause
     /// that the route then makes.
+    // Most attempts go well: the loop above is faster without this in it.
+    #[cold]
     fn mend(
         &self,
         route: &mut Route,
@@ -186,5 +179,18 @@ impl Scheduler {
         let own = if backs_off && failure.wait.is_none() { pause } else { Duration::ZERO };
         route.hold(target.rank(), own.max(lane.retry(backs_off && !free)), backs_off);
         Some(between)
+    }
+}
+
+/// How an attempt failed, if it did.
+fn failure_of(target: &Target, told: &Told, transport: Option<&Transport>) -> Option<Failure> {
+    match (told.status, transport) {
+        // A redirect is not followed, and a gateway may answer 200 to everything.
+        (status, _) if status >= Some(300) || providers::is_error_body(&told.error_body) => {
+            let (provider, key, status) = (target.provider(), target.key(), status.unwrap_or(200));
+            Some(providers::classify_sent(provider, key, status, &told.answer, &told.error_body))
+        }
+        (_, Some(transport)) => Some(transport.failure()),
+        _ => told.unusable.as_deref().map(Failure::unusable),
     }
 }
