@@ -457,7 +457,7 @@ impl Gate {
             Some(left) if left >= requested => Room::Left,
             Some(left) => {
                 let used = self.limit.amount - left.min(self.limit.amount);
-                Room::None { used: used.saturating_add(on_its_way.get(self.limit.dimension)) }
+                Room::Short { used: used.saturating_add(on_its_way.get(self.limit.dimension)) }
             }
         };
         // Those of one volley are one refusal; after the wait, another one says that more than the margin is wrong.

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use super::around::{Around, Stamps};
 use super::change::Change;
 use super::gate::{Gate, GateStatus, Ground, Source};
 use super::moment::Moment;
@@ -58,86 +59,8 @@ pub struct Wait {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Overdrawn(u64);
 
-/// What is known of the requests around the one that was answered.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Around {
-    pub(super) sent: Moment,
-    pub(super) later: Later,
-    /// Those that had not been answered when it was granted, and those granted since: the server may have seen them or not.
-    pub(super) unanswered: Paid,
-    /// What was given back since it was granted.
-    pub(super) given_back: Charge,
-    /// The standard deviation of the tokens of a charge.
-    pub(super) deviation: f64,
-    /// Requests that were refused lately, which the server may have counted or not.
-    pub(super) refused: u64,
-    /// Nothing is under way any more.
-    pub(super) idle: bool,
-}
-
-/// Requests sent after the one that was answered. Those of one moment reach the server in any order.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Later {
-    /// So much later that they surely reached the server after it.
-    pub(super) surely: u64,
-    /// They may have reached it after it, even if they were sent a little before.
-    pub(super) maybe: u64,
-    /// They may not have reached it when the answer was written.
-    pub(super) lately: u64,
-}
-
-/// When a server writes its numbers down: as it admits a request, or as it answers. Nobody says; the count of requests
-/// shows it, whenever many were sent in between.
-#[derive(Clone, Copy, Debug, Default)]
-struct Stamps {
-    /// Above zero: at completion.
-    score: i8,
-}
-
-/// The longest return trip of an answer that is reckoned with when its numbers are read. Nothing is assumed about the way out: a
-/// burst may wait for connections, or in the server's own queue, for seconds.
-const RETURN: Duration = Duration::from_secs(1);
 /// What goes beyond is counted by this window: sums of instants must not overflow.
 const LONGEST_WINDOW: Duration = Duration::from_secs(366 * 86_400);
-/// Requests of one moment reach the server in any order.
-pub(super) const TRANSIT: Duration = Duration::from_millis(250);
-
-impl Stamps {
-    const SURE: i8 = 3;
-
-    fn at_completion(self) -> bool {
-        self.score >= Self::SURE
-    }
-
-    /// Between which instants the numbers of an answer to a request sent at `sent` were written down.
-    fn written(self, sent: Moment, now: Moment) -> (Moment, Moment) {
-        let now = now.max(sent);
-        if self.at_completion() { (sent.max(now - RETURN), now) } else { (sent, now) }
-    }
-
-    /// The server has `seen` so many requests, and the books hold `booked`. Of what was seen as the request was
-    /// admitted so much may be `gone` by now, at least and at most.
-    fn learn(&mut self, seen: u64, booked: u64, later: &Later, gone: (u64, u64)) {
-        let Later { surely, maybe, lately } = *later;
-        let near = surely.saturating_sub(lately) / 4;
-        let off = |seen: u64, least: u64, most: u64| least.saturating_sub(seen).max(seen.saturating_sub(most));
-        let vote = |gone| {
-            let early = off(seen.checked_sub(gone)?, booked.saturating_sub(maybe), booked.saturating_sub(surely));
-            let late = off(seen, booked.saturating_sub(lately), booked);
-            // A window that has just ended makes the count small whatever it means.
-            match (early <= near, late <= near) {
-                _ if seen < near => None,
-                (false, true) if early > 2 * near => Some(1),
-                (true, false) if late > 2 * near => Some(-1),
-                _ => None,
-            }
-        };
-        if let Some(step) = vote(gone.0).filter(|step| vote(gone.1) == Some(*step)) {
-            self.score = (self.score + step).clamp(-Self::SURE * 3, Self::SURE * 3);
-        }
-    }
-}
-
 impl Gates {
     /// No limits yet. Their shapes and charge rules are those of `provider`'s profile where that knows them; `margin` is
     /// kept back for the jitter of the network (see [`Bucket::with_margin`](super::Bucket::with_margin)).
@@ -565,6 +488,7 @@ fn same_kind(a: &Limit, b: &Limit) -> bool {
 mod tests {
     use super::*;
     use crate::cost::Dimension;
+    use crate::engine::around::Later;
 
     fn gates(limits: &[Limit], now: Moment) -> Gates {
         let mut gates = Gates::new(Provider::Openai, Duration::ZERO);
@@ -775,25 +699,6 @@ mod tests {
             gates.block(Some(limit.into()), &charge, &Charge::default(), MINUTE, now);
             assert!(gates.wait(&charge, now).is_some());
         }
-    }
-
-    #[test]
-    fn a_count_tells_when_numbers_are_written_only_by_what_was_surely_sent_in_between() {
-        let later = |surely, maybe, lately| Later { surely, maybe, lately };
-        let score = |seen, booked, later: Later, gone| {
-            let mut stamps = Stamps::default();
-            stamps.learn(seen, booked, &later, gone);
-            stamps.score
-        };
-        // Of 300 requests 100 were sent after this one.
-        assert_eq!(score(200, 300, later(100, 100, 0), (0, 0)), -1, "at admission");
-        assert_eq!(score(300, 300, later(100, 100, 0), (0, 0)), 1, "at completion");
-        assert_eq!(score(250, 300, later(100, 100, 0), (0, 0)), 0, "neither");
-        // A burst arrives in any order.
-        assert_eq!(score(300, 300, later(0, 200, 0), (0, 0)), 0);
-        // As many have refilled since it was admitted as were sent.
-        assert_eq!(score(300, 300, later(100, 100, 0), (100, 100)), 0);
-        assert_eq!(score(300, 300, later(100, 100, 0), (0, 100)), 0, "or may have");
     }
 
     #[test]

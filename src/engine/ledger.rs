@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::gates::{Around, Later, TRANSIT};
+use super::around::{Around, Later, TRANSIT};
 use super::moment::Moment;
 use super::paid::{Known, Paid};
 use super::sent::Sent;

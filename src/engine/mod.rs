@@ -1,6 +1,7 @@
 //! The scheduler as plain values. Nothing in this folder waits, reads a clock or touches a network: every function is
 //! told the time, and asking early is harmless.
 
+mod around;
 mod ask;
 mod belief;
 mod book;

@@ -1,62 +1,37 @@
 //! The scheduler of one lane as a value: submit, cancel, poll, finish, observe, and when to ask again.
+//!
+//! What failures mean for those that wait is in `refused`, when a request would start in `foresee`, and the lane as it stands in
+//! `status`.
+
+mod foresee;
+mod refused;
+mod status;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
-
 use super::ask::{Ask, End, Grant, Submitted, Ticket, Wake};
-use super::breaker::{Breaker, BreakerStatus};
-use super::ceiling::{Ceiling, CeilingStatus};
+use super::breaker::Breaker;
+use super::ceiling::Ceiling;
 use super::change::Change;
-use super::forecast::{Forecast, Hold};
-use super::gate::{GateStatus, Source};
+use super::forecast::Forecast;
+use super::gate::Source;
 use super::gates::{Gates, Overdrawn};
 use super::ledger::Ledger;
 use super::moment::Moment;
 use super::places::Places;
-use super::predict::{Guess, Predictions, Predictors};
+use super::predict::{Guess, Predictors};
 use super::queue::{Entry, Place, Queue};
 use super::rate::Rate;
 use super::refusal::Refusal;
 use super::retry::{RetryBudget, Volleys};
 use super::tenant::Tenant;
 use super::watch::DayUses;
-use crate::cost::{Charge, DAY, Limit, MINUTE};
-use crate::providers::{Class, Failure, LimitHit, Reading};
+use crate::cost::{Charge, Limit};
+use crate::providers::Reading;
 
-/// A lane as it stands; all of it at one instant.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[non_exhaustive]
-pub struct LaneStatus {
-    /// Every limit with its books.
-    pub gates: Vec<GateStatus>,
-    /// Requests that wait.
-    pub waiting: usize,
-    /// Requests that are under way.
-    pub in_flight: u32,
-    /// As many as may be; it moves where it adapts to the server.
-    pub max_in_flight: Option<u32>,
-    /// The sending rate that the provider bears, if it has complained.
-    pub ceiling: Option<CeilingStatus>,
-    /// The breaker, if it is open: the provider is failing.
-    pub breaker: Option<BreakerStatus>,
-    /// Time until the lane goes on, if the provider asked for a pause.
-    pub paused_for: Option<Duration>,
-    /// What holds the request at the front.
-    pub binding: Option<Limit>,
-    /// Attempts admitted so far.
-    pub admitted: u64,
-    /// From the first admission to the last.
-    pub span: Duration,
-    /// What the requests whose usage is known were charged at admission …
-    pub estimated: Charge,
-    /// … and what they used.
-    pub used: Charge,
-    /// How well outputs without a cap were guessed.
-    pub predictions: Predictions,
-}
+pub use status::LaneStatus;
 
 /// The longest pause that is tied to no limit. It also stands in for waits that are too long to be meant, so that one wrong header
 /// cannot stop a lane for good.
@@ -405,29 +380,6 @@ impl<T> Machine<T> {
         }
     }
 
-    /// The request of `grant`, which is about to be [finished](Machine::finish), failed.
-    pub fn failed(&mut self, grant: &Grant, failure: &Failure, now: Moment) {
-        if let Some(hold) = failure.slow_down() {
-            self.ceiling.slow_down(failure.class == Class::SlowDown, hold, grant.at, now);
-        }
-        if matches!(failure.class, Class::Overloaded | Class::Timeout | Class::CapacityUnavailable) {
-            self.places.overloaded(grant.at, now);
-        }
-        let Grant { number, at, ticket: Ticket(place), .. } = grant;
-        if failure.is_outage() {
-            self.gates.unheard(&grant.charge, *at);
-            let others = self.queue.len() > 0;
-            self.breaker.failed(*number, place.arrival, failure, others, *at, now);
-        } else {
-            self.breaker.answered(*number, None, now);
-        }
-    }
-
-    /// Whether the refusal of a request of `sent` is no news, because another one was heard since.
-    pub fn is_known_refusal(&mut self, sent: Moment, now: Moment) -> bool {
-        self.volleys.is_known(sent, self.breaker.patience(), now)
-    }
-
     /// Whether the provider is failing, so that nothing is sent but probes.
     pub fn is_failing(&self) -> bool {
         self.breaker.is_open()
@@ -458,118 +410,8 @@ impl<T> Machine<T> {
         self.gates.answered(sent);
     }
 
-    /// The provider refused a `charge`, sent at `sent`, for a limit: everybody waits for that limit, and comes back one after
-    /// another. What is known of it is `hit`. For a limit that no gate can stand for, the lane goes on at the rate that last
-    /// went well. Answers until when.
-    pub fn block(
-        &mut self,
-        hit: Option<LimitHit>,
-        charge: &Charge,
-        wait: Duration,
-        sent: Moment,
-        now: Moment,
-    ) -> Moment {
-        let longest = hit.and_then(|hit| hit.as_limit()).map_or(DAY, |limit| limit.window.max(DAY));
-        let wait = if wait <= longest { wait } else { LONGEST_PAUSE };
-        let on_its_way = self.ledger.on_its_way(now);
-        if !self.gates.block(hit, charge, &on_its_way, wait, now) {
-            self.paused_until = self.paused_until.max(Some(now + wait));
-            self.ceiling.slow_down(true, MINUTE, sent, now);
-        }
-        now + wait
-    }
-
-    /// The provider refused the request of a `charge`, sent at `sent`, for a limit: everybody waits for that as long as the
-    /// refusal asks, or for `default_wait`. A limit of a day is waited for as its shape says where it names no time. Answers
-    /// until when, unless nobody knows better than `default_wait`.
-    pub fn refused(
-        &mut self,
-        failure: &Failure,
-        charge: &Charge,
-        sent: Moment,
-        default_wait: Duration,
-        now: Moment,
-    ) -> Option<Moment> {
-        let used = failure.limit.and_then(|hit| hit.used);
-        if let (Some(LimitHit { dimension, window: Some(window), limit, .. }), None) = (failure.limit, failure.wait)
-            && window >= DAY
-        {
-            let limit = Limit::new(dimension, limit.unwrap_or(0), window);
-            let until = self.gates.used_up(&limit, used, charge, sent, now);
-            return until.or_else(|| Some(self.pause(LONGEST_PAUSE, now)));
-        }
-        let wait = failure.wait.unwrap_or(default_wait);
-        let until = self.block(failure.limit, charge, wait, sent, now);
-        failure.wait.map(|_| until)
-    }
-
-    /// A wait that has nothing to do with limits: nobody is sent before it is over. Answers when that is.
-    pub fn pause(&mut self, wait: Duration, now: Moment) -> Moment {
-        let until = now + wait.min(LONGEST_PAUSE);
-        self.paused_until = self.paused_until.max(Some(until));
-        until
-    }
-
-    /// When a new request of this kind would start.
-    ///
-    /// # Errors
-    /// When [`Machine::submit`] would refuse it.
-    pub fn try_forecast(&mut self, ask: &Ask, now: Moment) -> Result<Forecast, Refusal> {
-        let charge = self.charge(ask);
-        self.check_open(ask)?;
-        self.check_deadline(ask, &charge, now)?;
-        self.check_size(&charge)?;
-        let forecast = self.forecast(ask, &charge, now);
-        if forecast.ahead > 0 || !forecast.starts_in.is_zero() {
-            self.check_queue(ask, now)?;
-        }
-        match ask.deadline.map(|deadline| deadline - now) {
-            Some(left) if forecast.starts_in > left => Err(self.too_late(&forecast, now)),
-            _ => Ok(forecast),
-        }
-    }
-
-    fn forecast(&mut self, ask: &Ask, charge: &Charge, now: Moment) -> Forecast {
-        let newcomer = Place { priority: ask.priority, tenant: ask.tenant.clone(), arrival: u64::MAX };
-        self.forecast_at(&newcomer, charge, now)
-    }
-
-    /// When a waiting request will start; `None` when it waits no longer.
-    pub fn explain(&mut self, ticket: &Ticket, now: Moment) -> Option<Forecast> {
-        let charge = self.queue.get(&ticket.0)?.charge;
-        Some(self.forecast_at(&ticket.0, &charge, now))
-    }
-
-    /// The lane as it stands.
-    pub fn status(&mut self, now: Moment) -> LaneStatus {
-        let binding = self.held_by(now);
-        let predictions = self.predictors.record();
-        let taken = self.ledger.taken(predictions.requests > 0);
-        LaneStatus {
-            gates: self.gates.status(&taken, self.ledger.first, now),
-            waiting: self.queue.len(),
-            in_flight: self.in_flight,
-            max_in_flight: self.places.limit(),
-            ceiling: self.ceiling.status(now),
-            breaker: self.breaker.status(now),
-            paused_for: self.paused_until.filter(|until| *until > now).map(|until| until - now),
-            binding,
-            admitted: self.ledger.admitted,
-            span: self.ledger.span(),
-            estimated: self.ledger.estimated,
-            used: self.ledger.used,
-            predictions,
-        }
-    }
-
-    /// The limit that holds the request at the front.
-    pub(super) fn held_by(&mut self, now: Moment) -> Option<Limit> {
-        let charge = self.queue.next(now).map(|(_, entry)| entry.charge)?;
-        self.gates.wait(&charge, now).map(|wait| wait.limit)
-    }
-
     /// How the limits per day or longer stand.
-    pub(super) fn day_use(&mut self, now: Moment) -> DayUses {
+    pub(in crate::engine) fn day_use(&mut self, now: Moment) -> DayUses {
         self.gates.day_use(now)
     }
 
@@ -682,59 +524,6 @@ impl<T> Machine<T> {
         }
     }
 
-    fn forecast_at(&mut self, place: &Place, charge: &Charge, now: Moment) -> Forecast {
-        let ahead = self.queue.ahead(place);
-        let wait = self.gates.wait(&ahead.charge.plus(charge), now);
-        let (held_by, held_until) = self.held(ahead.count, now);
-        let limited_until = wait.map_or(now, |wait| wait.until);
-        Forecast {
-            starts_in: limited_until.max(held_until) - now,
-            ahead: ahead.count,
-            binding: wait.filter(|wait| wait.until >= held_until).map(|wait| wait.limit),
-            held_by: (held_until > limited_until).then_some(held_by),
-        }
-    }
-
-    fn too_late(&self, forecast: &Forecast, now: Moment) -> Refusal {
-        let open = self.breaker_open(now).filter(|_| forecast.held_by == Some(Hold::Breaker));
-        open.unwrap_or(Refusal::Deadline { starts_in: forecast.starts_in, binding: forecast.binding })
-    }
-
-    /// The refusal of everybody once the provider has been failing for longer than anybody waits.
-    fn hopeless(&self, now: Moment) -> Option<Refusal> {
-        self.breaker_open(now).filter(|_| self.breaker.hopeless_at().is_some_and(|at| at <= now))
-    }
-
-    fn breaker_open(&self, now: Moment) -> Option<Refusal> {
-        let BreakerStatus { last, probe_in, .. } = self.breaker.status(now)?;
-        let pause = self.paused_until.map_or(Duration::ZERO, |until| until - now);
-        Some(Refusal::BreakerOpen { last, probe_in: probe_in.max(pause) })
-    }
-
-    /// What besides the limits holds a request with so many `ahead` longest, and until when.
-    fn held(&self, ahead: usize, now: Moment) -> (Hold, Moment) {
-        let before = u64::from(self.in_flight) + ahead as u64;
-        let ceiling = self.ceiling.ready_at(ahead as u64 + 1, before == 0, now);
-        let ends = self.places.limit().map_or(0, |places| (before + 1).saturating_sub(places.into()));
-        // With nobody to tell when, it is later all the same.
-        let gap = self.ended.gap(now).unwrap_or_default().max(Duration::from_nanos(1));
-        let place = now + gap * u32::try_from(ends).unwrap_or(u32::MAX);
-        let scout = self.scouted_until(now).map_or(now, |until| until.min(now + gap));
-        let pause = self.paused_until.unwrap_or(now).max(now);
-        let shut = match self.breaker.admit(self.in_flight, now) {
-            Ok(()) => now,
-            Err(_) => self.breaker.shut_until(now).unwrap_or(now + Duration::from_nanos(1)),
-        };
-        let holds = [
-            (Hold::Pause, pause),
-            (Hold::Scout, scout),
-            (Hold::Ceiling, ceiling),
-            (Hold::Places, place),
-            (Hold::Breaker, shut),
-        ];
-        holds.into_iter().max_by_key(|(_, until)| *until).unwrap_or((Hold::Pause, now))
-    }
-
     /// Whether anybody may go now, as far as it is not for the limits to say.
     ///
     /// # Errors
@@ -798,6 +587,8 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
+    use crate::cost::DAY;
+    use crate::engine::forecast::Hold;
     use crate::providers::Provider;
 
     const SECOND: Duration = Duration::from_secs(1);

@@ -5,16 +5,22 @@
 //! those that it contradicts often enough die. So the first request is as safe as under the worst of them, and the last as
 //! fast as under the true one. A refusal that no living hypothesis explains brings the dead back.
 
+mod hypothesis;
+mod refused;
+
 use std::time::{Duration, SystemTime};
 
 use super::book::Book;
 use super::moment::Moment;
 use super::refill::Refill;
 use super::sight::{Doubtful, Sight, Verdict};
-use super::slices::{Test, length_of, slice};
+use super::slices::{Test, slice};
 use super::window::{Ends, Window};
-use crate::cost::{Dimension, Limit, SECOND, Shape};
+use crate::cost::{Limit, SECOND, Shape};
 use crate::providers::{Amounts, Rule, Rules};
+
+use hypothesis::Hypothesis;
+pub(super) use refused::Room;
 
 /// Contradictions in a row that kill: other users, rounding or a lost answer make one, and sometimes two.
 pub(super) const VOTES: u8 = 3;
@@ -35,33 +41,6 @@ pub(super) struct Belief {
     sighted: bool,
     /// Resets have killed what then turned out to be true: they mean something else here.
     resets_lie: bool,
-}
-
-/// One shape, with the books of all rules.
-#[derive(Debug)]
-struct Hypothesis {
-    shape: Shape,
-    book: Book,
-    /// The rules by which it may still be.
-    alive: Rules,
-    over: [u8; Rule::ALL.len()],
-    under: [u8; Rule::ALL.len()],
-    /// Resets in a row that the shape does not explain.
-    odd_resets: u8,
-    test: Option<Test>,
-    /// Since when it is taken for true, because of a refusal or of what was learned before.
-    found: Option<Moment>,
-}
-
-/// What a refusal shows of the room that was left for the request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Room {
-    /// Nothing.
-    Unknown,
-    /// There was enough, which only slices explain.
-    Left,
-    /// There was too little: so much was used, or is on its way.
-    None { used: u64 },
 }
 
 impl Belief {
@@ -111,7 +90,7 @@ impl Belief {
         });
     }
 
-    /// The shapes that may be, and the rules.
+    /// The shapes that may be true, without those under test.
     pub(super) fn shapes(&self) -> Vec<Shape> {
         self.living().filter(|hypothesis| hypothesis.test.is_none()).map(|hypothesis| hypothesis.shape).collect()
     }
@@ -160,7 +139,7 @@ impl Belief {
     }
 
     fn living(&self) -> impl Iterator<Item = &Hypothesis> {
-        self.hypotheses.iter().filter(|hypothesis| !hypothesis.alive.is_empty())
+        self.hypotheses.iter().filter(|hypothesis| hypothesis.is_living())
     }
 
     /// Whether `amounts` could ever pass.
@@ -181,7 +160,7 @@ impl Belief {
     pub(super) fn fits(&mut self, amounts: &Amounts, now: Moment) -> bool {
         let whole = self.rules_of_the_whole();
         let Self { limit, hypotheses, .. } = self;
-        hypotheses.iter_mut().filter(|hypothesis| !hypothesis.alive.is_empty()).all(|hypothesis| {
+        hypotheses.iter_mut().filter(|hypothesis| hypothesis.is_living()).all(|hypothesis| {
             let extra = hypothesis.test.map_or(0, |test| test.extra(amounts, limit));
             let within = hypothesis.found_slice(limit).map(|most| amounts.with(&Amounts::all(most), u64::min));
             let amounts = within.as_ref().unwrap_or(amounts);
@@ -195,7 +174,7 @@ impl Belief {
         if self.hypotheses.len() == 1 {
             return None;
         }
-        let whole = self.living().filter(|hypothesis| length_of(&hypothesis.shape).is_none());
+        let whole = self.living().filter(|hypothesis| !hypothesis.is_slice());
         whole.map(|hypothesis| hypothesis.alive).reduce(Rules::or)
     }
 
@@ -219,7 +198,7 @@ impl Belief {
             let rules = hypothesis.rules(whole);
             let mut rules = if self.sighted { rules } else { rules.binding() }.iter();
             let over = match (hypothesis.test, hypothesis.found_slice(&self.limit)) {
-                _ if hypothesis.alive.is_empty() => false,
+                _ if !hypothesis.is_living() => false,
                 (Some(test), _) => {
                     let beyond = test.beyond(&self.limit);
                     !rules.any(|rule| hypothesis.book.fits(amounts, Rules::of(&[rule]), beyond, now))
@@ -263,7 +242,7 @@ impl Belief {
     pub(super) fn ready_at(&mut self, amounts: &Amounts, now: Moment) -> Moment {
         let whole = self.rules_of_the_whole();
         let Self { limit, hypotheses, .. } = self;
-        let living = hypotheses.iter_mut().filter(|hypothesis| !hypothesis.alive.is_empty());
+        let living = hypotheses.iter_mut().filter(|hypothesis| hypothesis.is_living());
         let ready = living.map(|hypothesis| {
             let rules = hypothesis.rules(whole).binding();
             if let Some(test) = hypothesis.test
@@ -338,7 +317,7 @@ impl Belief {
             };
             hypothesis.odd_resets = if explained { 0 } else { hypothesis.odd_resets.saturating_add(1) };
             if hypothesis.odd_resets >= VOTES {
-                let slice = length_of(&hypothesis.shape).is_some();
+                let slice = hypothesis.is_slice();
                 if more_than_one && !slice {
                     hypothesis.alive = Rules::NONE;
                 } else if let Book::Window(book) = &mut hypothesis.book {
@@ -355,16 +334,16 @@ impl Belief {
 
     /// How much of what was used at `since` is used no more at `now`, at least and at most.
     pub(super) fn gone_since(&mut self, since: Moment, now: Moment) -> (u64, u64) {
-        let whole = self.hypotheses.iter_mut().filter(|h| !h.alive.is_empty() && h.test.is_none());
+        let whole = self.hypotheses.iter_mut().filter(|hypothesis| hypothesis.is_living() && hypothesis.test.is_none());
         let gone = whole.map(|hypothesis| hypothesis.book.gone_since(since, now));
         gone.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap_or_default()
     }
 
     /// What the count of requests says of how many the server had not seen, by each living shape.
     pub(super) fn unseen(&mut self, sight: &Sight) -> Vec<(Shape, (u64, u64))> {
-        let living = self.hypotheses.iter_mut().filter(|hypothesis| !hypothesis.alive.is_empty());
+        let living = self.hypotheses.iter_mut().filter(|hypothesis| hypothesis.is_living());
         living
-            .filter(|hypothesis| length_of(&hypothesis.shape).is_none())
+            .filter(|hypothesis| !hypothesis.is_slice())
             .filter_map(|hypothesis| Some((hypothesis.shape, hypothesis.book.not_in(Rule::LargerPlusCap, sight)?)))
             .collect()
     }
@@ -442,105 +421,12 @@ impl Belief {
         }
     }
 
-    /// The provider refused what every living hypothesis let pass. A single refusal that nothing explains may be a lock of a few
-    /// seconds that has nothing to do with the limit; when it refuses `again`, the evidence was wrong.
-    pub(super) fn refused(
-        &mut self,
-        amounts: &Amounts,
-        room: Room,
-        again: bool,
-        wait: Duration,
-        now: Moment,
-        wall: SystemTime,
-    ) {
-        let full = matches!(room, Room::None { .. });
-        if !full && self.limit.window > SECOND * 10 && self.blame_slice(amounts, room, wait, now, wall) {
-            return;
-        }
-        match room {
-            // The provider counts more than the rules that are left: those that were ruled out may have been so by charges
-            // that never reached it. If they are wrong, the next answers show it again.
-            Room::None { used } => {
-                self.reprieve(|hypothesis| !hypothesis.alive.is_empty());
-                for hypothesis in &mut self.hypotheses {
-                    if let Book::Refill(book) = &mut hypothesis.book {
-                        book.owe_at_most(used, now);
-                    }
-                }
-            }
-            Room::Unknown if again && self.limit.window <= LONGEST => {
-                for shape in [Shape::Refill, Shape::Sliding, Shape::Fixed] {
-                    self.restore(shape, amounts, now, wall);
-                }
-            }
-            Room::Unknown | Room::Left => {}
-        }
-    }
-
-    /// Takes a refusal for that of a slice that was used up: rather one that is still suspected than one that was ruled out,
-    /// of these one as long as the wait, and of these the shortest. Answers whether that explains the refusal.
-    fn blame_slice(&mut self, amounts: &Amounts, room: Room, wait: Duration, now: Moment, wall: SystemTime) -> bool {
-        let rules = self.rules;
-        let mut slices: Vec<_> = self.hypotheses.iter_mut().filter(|h| length_of(&h.shape).is_some()).collect();
-        let used_up = slices.iter_mut().enumerate().filter_map(|(i, slice)| {
-            let length = length_of(&slice.shape).filter(|_| !slice.book.fits(amounts, rules.binding(), 0, now))?;
-            Some((slice.test.is_none(), length < wait, length, i))
-        });
-        if let Some((.., blamed)) = used_up.min() {
-            // Whether there is a longer one as well is not to be told from this; it would be found in the same way.
-            for slice in slices.iter_mut().filter(|slice| slice.test.is_some()) {
-                (slice.alive, slice.test) = (Rules::NONE, None);
-            }
-            (slices[blamed].alive, slices[blamed].found) = (rules, Some(now));
-            return true;
-        }
-        // Who cuts a limit cuts that of requests. A slice of tokens that is not there could refuse a large request for ever.
-        let length = if wait <= SECOND { SECOND } else { SECOND * 10 };
-        let known = || self.hypotheses.iter().filter_map(|hypothesis| length_of(&hypothesis.shape));
-        let (explains, longer) = (known().any(|slice| slice <= length), known().any(|slice| slice > length));
-        if self.limit.dimension == Dimension::Requests && !explains && (room == Room::Left || longer) {
-            self.restore(Shape::Slice(length), amounts, now, wall);
-            return true;
-        }
-        // With a slice that is known, it was the jitter of the network.
-        room == Room::Left
-    }
-
-    /// Brings a shape back to life, or for the first time.
-    fn restore(&mut self, shape: Shape, amounts: &Amounts, now: Moment, wall: SystemTime) {
-        if !self.hypotheses.iter().any(|hypothesis| hypothesis.shape == shape) {
-            let used = self.used(now).0;
-            self.suppose(shape, None, now, wall);
-            if let (Some(Hypothesis { book: Book::Window(book), .. }), false) =
-                (self.hypotheses.last_mut(), matches!(shape, Shape::Slice(_)))
-            {
-                // It has no log; what the others say is used is taken for having been used just now.
-                book.charge(&Amounts::all(used.saturating_sub(amounts[Rule::LargerPlusCap])), now);
-            }
-        }
-        let rules = self.rules;
-        for hypothesis in self.hypotheses.iter_mut().filter(|hypothesis| hypothesis.shape == shape) {
-            (hypothesis.alive, hypothesis.found) = (rules, Some(now));
-            hypothesis.forgive();
-        }
-    }
-
-    /// Brings all rules back to life, for whole limits of such a kind.
-    fn reprieve(&mut self, which: impl Fn(&Hypothesis) -> bool) {
-        let rules = self.rules;
-        let whole = self.hypotheses.iter_mut().filter(|hypothesis| length_of(&hypothesis.shape).is_none());
-        for hypothesis in whole.filter(|hypothesis| which(hypothesis)) {
-            hypothesis.alive = rules;
-            hypothesis.forgive();
-        }
-    }
-
     /// At least so much is used, whatever the books say.
     pub(super) fn tighten(&mut self, used: u64, now: Moment) {
         for hypothesis in &mut self.hypotheses {
             match &mut hypothesis.book {
                 Book::Refill(book) => book.tighten(Rules::ALL, used, 0, now),
-                Book::Window(book) if length_of(&hypothesis.shape).is_none() => book.tighten(used, now),
+                Book::Window(book) if !matches!(hypothesis.shape, Shape::Slice(_)) => book.tighten(used, now),
                 Book::Window(_) | Book::Gauge { .. } => {}
             }
         }
@@ -587,57 +473,6 @@ impl Belief {
     }
 }
 
-impl Hypothesis {
-    /// The rules that may hold, told those of the whole limit, if that is kept besides its slices.
-    fn rules(&self, whole: Option<Rules>) -> Rules {
-        match (length_of(&self.shape), whole) {
-            (Some(_), Some(whole)) => whole,
-            _ => self.alive,
-        }
-    }
-
-    /// What fits into it, if it is a slice that nobody told of. A request that is larger takes all of it, and shows that it is
-    /// none if it passes.
-    fn found_slice(&self, limit: &Limit) -> Option<u64> {
-        let told = limit.shape == Some(self.shape);
-        let length = length_of(&self.shape).filter(|_| self.found.is_some() && !told)?;
-        Some(slice(limit, length))
-    }
-
-    fn judge(&mut self, sight: &Sight, doubtful: &Doubtful, unseen: &[(Shape, (u64, u64))]) -> Vec<(Rule, Verdict)> {
-        if matches!(self.shape, Shape::Slice(_) | Shape::Gauge) {
-            return Vec::new();
-        }
-        let doubtful = self.doubtful(doubtful, unseen);
-        self.alive.iter().map(|rule| (rule, self.book.judge(rule, sight, &doubtful.by(rule)))).collect()
-    }
-
-    /// With what the count of requests says: by this shape if it may hold for requests as well, else by all that may.
-    fn doubtful(&self, doubtful: &Doubtful, unseen: &[(Shape, (u64, u64))]) -> Doubtful {
-        let same = unseen.iter().find(|(shape, _)| *shape == self.shape).map(|(_, bounds)| *bounds);
-        let all = unseen.iter().map(|(_, bounds)| *bounds).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
-        let (least, most) = same.or(all).unwrap_or(doubtful.unseen);
-        let all = doubtful.unseen.1;
-        Doubtful { unseen: (least.min(all), most.min(all)), ..*doubtful }
-    }
-
-    /// Counts one verdict; answers whether the rule is dead by it.
-    fn vote(&mut self, rule: Rule, verdict: Verdict, explained: bool) -> bool {
-        let (over, under) = (&mut self.over[rule as usize], &mut self.under[rule as usize]);
-        match verdict {
-            Verdict::Over => *over = over.saturating_add(1),
-            Verdict::Under if explained => *under = under.saturating_add(1),
-            Verdict::Under | Verdict::Silent => {}
-            Verdict::Fits => (*over, *under) = (0, 0),
-        }
-        *over >= VOTES || *under >= VOTES
-    }
-
-    fn forgive(&mut self) {
-        (self.over, self.under, self.odd_resets) = ([0; Rule::ALL.len()], [0; Rule::ALL.len()], 0);
-    }
-}
-
 /// A margin near the window's length would starve it: at most 1/22 of it, which costs less than 5 %.
 fn margin_for(margin: Duration, length: Duration) -> Duration {
     margin.min(length / 22)
@@ -646,6 +481,7 @@ fn margin_for(margin: Duration, length: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cost::Dimension;
     use crate::cost::MINUTE;
 
     const ONE: Amounts = Amounts::all(1);
@@ -682,7 +518,7 @@ mod tests {
             belief.learn(&sight, &Doubtful::default(), &[]);
         }
         assert!(!belief.rules().contains(Rule::LargerPlusCap), "{:?}", belief.rules());
-        belief.refused(&amounts, Room::None { used: 10_000 }, false, SECOND, now, SystemTime::UNIX_EPOCH);
+        belief.refused(&amounts, Room::Short { used: 10_000 }, false, SECOND, now, SystemTime::UNIX_EPOCH);
         assert_eq!(belief.rules(), Rules::ALL);
     }
 
