@@ -214,7 +214,7 @@ impl Permit {
     }
 
     /// The provider answered with an error, or not at all. `default_wait` is how long a refused lane waits if the answer
-    /// names no time. Answers whether it failed together with others.
+    /// names no time. Returns whether it failed together with others.
     pub(crate) fn failed_as(mut self, failure: &Failure, answer: &Observation, default_wait: Duration) -> bool {
         let refused = failure.retry() == Retry::AfterLimit || failure.status == 429;
         let end = if refused { End::Refused } else { End::Unknown };
@@ -223,14 +223,14 @@ impl Permit {
         self.finish(end, answer, Heard::Failure(failure, default_wait))
     }
 
-    /// Nothing reached the provider; because of this failure, if it was not the caller's own choice. Answers as
+    /// Nothing reached the provider; because of this failure, if it was not the caller's own choice. Returns as
     /// [`failed_as`](Permit::failed_as).
     pub(crate) fn unsent(mut self, failure: Option<&Failure>) -> bool {
         let heard = failure.map_or(Heard::Nothing, |failure| Heard::Failure(failure, DEFAULT_WAIT));
         self.finish(End::Unsent, &Observation::default(), heard)
     }
 
-    /// Closes the books. Answers whether it failed together with others.
+    /// Closes the books. Returns whether it failed together with others.
     #[inline]
     fn finish(&mut self, end: End, answer: &Observation, heard: Heard<'_>) -> bool {
         let Some(grant) = self.grant.take() else { return false };

@@ -289,7 +289,7 @@ impl Drop for Sender {
 
 /// The webhook (feature `client`).
 impl Scheduler {
-    /// Waits until every event so far was posted or given up, but no longer than `within`; for the end of a program. Answers
+    /// Waits until every event so far was posted or given up, but no longer than `within`; for the end of a program. Returns
     /// what became of them, all zero without a webhook.
     ///
     /// # Cancel safety

@@ -66,7 +66,7 @@ pub struct Breaker {
     usual: Option<Duration>,
     /// The requests that failed after the settled one: number and arrival.
     failures: BTreeMap<u64, u64>,
-    verdict: Option<Verdict>,
+    verdict: Option<Suspicion>,
     outage: Option<Outage>,
     /// While it recovers: as many as may be under way.
     ramp: Option<u32>,
@@ -76,7 +76,7 @@ pub struct Breaker {
 /// Failures come faster than good answers: of a burst, one in five may have failed before anything else is known. So once
 /// there are enough failures, what was sent up to then gets the time of a good answer to prove otherwise.
 #[derive(Clone, Copy, Debug)]
-struct Verdict {
+struct Suspicion {
     /// The last request that counts.
     last: u64,
     /// When it would have been answered.
@@ -141,7 +141,7 @@ impl Breaker {
         }
     }
 
-    /// Counts a request that is sent, and answers its number. The pause until the next probe runs from the sending of this
+    /// Counts a request that is sent, and returns its number. The pause until the next probe runs from the sending of this
     /// one, so that one that hangs holds nobody up.
     #[inline]
     pub fn take(&mut self, now: Moment) -> u64 {
@@ -195,7 +195,7 @@ impl Breaker {
             return;
         }
         let at = sent + self.usual.unwrap_or(USUAL);
-        let verdict = *self.verdict.get_or_insert(Verdict { last: number, at });
+        let verdict = *self.verdict.get_or_insert(Suspicion { last: number, at });
         let due = verdict.at <= now;
         if due {
             self.verdict = None;

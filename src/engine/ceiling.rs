@@ -302,7 +302,7 @@ mod tests {
         (ceiling, start + 20 * SECOND)
     }
 
-    /// The one that finds out after the first pause goes well; answers when.
+    /// The one that finds out after the first pause goes well; returns when.
     fn end_episode(ceiling: &mut Ceiling, now: Moment) -> Moment {
         let now = now + FIRST_PAUSE;
         assert_eq!(ceiling.admit(true, now), Ok(()));
@@ -493,7 +493,7 @@ mod tests {
     }
 
     /// A hundred a second are wanted, and the provider bears so many in any second; whoever sends more is told so, after
-    /// a while. Answers the milliseconds at which requests were let pass, and those at which they were refused.
+    /// a while. Returns the milliseconds at which requests were let pass, and those at which they were refused.
     fn play(
         bears: usize,
         answers_after: Duration,

@@ -35,7 +35,7 @@ pub enum Hold {
     /// No limit is known yet, and a first request has gone ahead to read them off its answer. Nobody knows when that comes; the
     /// others wait for it ten seconds at most.
     Scout,
-    /// As many requests are under way as may be, see [`Places`](super::Places). When one of them ends is told from how they
+    /// As many requests are under way as may be, see [`Concurrency`](super::Concurrency). When one of them ends is told from how they
     /// ended lately.
-    Places,
+    Concurrency,
 }

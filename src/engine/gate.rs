@@ -219,7 +219,7 @@ impl Gate {
         !self.is_blocked(now) && careful && self.belief.fits(toll.by_rule(self.limit.dimension), now)
     }
 
-    /// Charges what fits; answers which suspected slices are overdrawn by it, to see if it is refused.
+    /// Charges what fits; returns which suspected slices are overdrawn by it, to see if it is refused.
     #[inline]
     pub(super) fn charge(&mut self, toll: &Toll, now: Moment) -> u8 {
         let n = toll.most(self.limit.dimension);
@@ -479,7 +479,7 @@ impl Gate {
 
     /// A refusal of `charge`, sent at `sent`, says that a limit of a day is used up, and names no time that can be meant: it
     /// is left alone for as long as its shape says, and then tried by one request. `used` is what the refusal says was used.
-    /// Answers until when.
+    /// Returns until when.
     pub(super) fn used_up(&mut self, charge: &Charge, used: Option<u64>, sent: Moment, now: Moment) -> Moment {
         let used = used.unwrap_or(self.limit.amount);
         let age = |zone| providers::since_midnight(zone, self.ground.wall_at(now)).unwrap_or(DAY);

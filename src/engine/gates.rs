@@ -289,7 +289,7 @@ impl Gates {
 
     /// Blocks the gate that a refusal names, which is made if nobody configured it. A refusal that names none blocks the
     /// gates whose windows are no longer than the wait or a minute, those of one dimension if it names that. `on_its_way` is what
-    /// the provider may not have seen yet. Answers whether there was any to block.
+    /// the provider may not have seen yet. Returns whether there was any to block.
     pub fn block(
         &mut self,
         hit: Option<LimitHit>,
@@ -318,7 +318,7 @@ impl Gates {
     }
 
     /// As [`Gates::block`], for a limit of a day that is used up until a time that the refusal does not name: until
-    /// then it is left alone, and then one request tries it. The refused one was sent at `sent`. Answers until when; `None` if
+    /// then it is left alone, and then one request tries it. The refused one was sent at `sent`. Returns until when; `None` if
     /// there is nothing to block.
     pub fn used_up(
         &mut self,

@@ -119,7 +119,7 @@ pub(super) struct Volleys {
 }
 
 impl Volleys {
-    /// A request of `sent` was refused. Answers whether another refusal was heard since, so that this one says nothing new. Once
+    /// A request of `sent` was refused. Returns whether another refusal was heard since, so that this one says nothing new. Once
     /// nothing went well for `patience`, every refusal counts.
     pub(super) fn is_known(&mut self, sent: Moment, patience: Duration, now: Moment) -> bool {
         // What was refused long ago is another story.

@@ -270,7 +270,7 @@ impl Lane {
     }
 
     /// Closes the books of a grant and, in the same step, takes what its failure says about the lane: whoever waits for
-    /// what it names waits as long as it asks, or goes where it need not. `call` is how it went, if it was sent. Answers
+    /// what it names waits as long as it asks, or goes where it need not. `call` is how it went, if it was sent. Returns
     /// whether it failed together with others, so that it costs its request no attempt.
     pub(crate) fn conclude(
         self: &Arc<Self>,

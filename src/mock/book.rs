@@ -288,7 +288,7 @@ impl Book {
 
     /// The request is done and used this much, nothing for an error. Where charges are settled, they are corrected to it;
     /// output that was not charged at admission is charged now in any case. What was used more may go above the limit;
-    /// what was used less is taken off the admission itself, and gives nothing back once that counts no longer. Answers
+    /// what was used less is taken off the admission itself, and gives nothing back once that counts no longer. Returns
     /// the tokens that it was charged in the end.
     pub fn settle(&mut self, admitted: &Admitted, usage: &Usage, now: Duration) -> u64 {
         self.advance(now);

@@ -230,7 +230,7 @@ async fn a_wait_for_a_free_place_is_foretold_from_how_answers_came_lately() {
     let waiter = scheduler.enqueue(request()).await.unwrap();
     let told = waiter.explain().unwrap();
     // One went ahead to see what limits its answer tells, and then four at a time.
-    assert_eq!((told.held_by, told.ahead), (Some(Hold::Places), 59));
+    assert_eq!((told.held_by, told.ahead), (Some(Hold::Concurrency), 59));
     let start = Instant::now();
     drop(waiter.await.unwrap());
     let error = start.elapsed().abs_diff(told.starts_in).as_secs_f64() / start.elapsed().as_secs_f64();

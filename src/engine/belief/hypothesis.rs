@@ -71,7 +71,7 @@ impl Hypothesis {
         Doubtful { unseen: (least.min(all), most.min(all)), ..*doubtful }
     }
 
-    /// Counts one verdict; answers whether the rule is dead by it.
+    /// Counts one verdict; returns whether the rule is dead by it.
     pub(super) fn vote(&mut self, rule: Rule, verdict: Verdict, explained: bool) -> bool {
         let (over, under) = (&mut self.over[rule as usize], &mut self.under[rule as usize]);
         match verdict {

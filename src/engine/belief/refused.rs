@@ -58,7 +58,7 @@ impl Belief {
     }
 
     /// Takes a refusal for that of a slice that was used up: rather one that is still suspected than one that was ruled out,
-    /// of these one as long as the wait, and of these the shortest. Answers whether that explains the refusal.
+    /// of these one as long as the wait, and of these the shortest. Returns whether that explains the refusal.
     fn blame_slice(&mut self, amounts: &Amounts, room: Room, wait: Duration, now: Moment, wall: SystemTime) -> bool {
         let rules = self.rules;
         let mut slices: Vec<_> = self.hypotheses.iter_mut().filter(|hypothesis| hypothesis.is_slice()).collect();

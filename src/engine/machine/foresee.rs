@@ -81,7 +81,7 @@ impl<T> Machine<T> {
     fn held(&self, ahead: usize, now: Moment) -> (Hold, Moment) {
         let before = u64::from(self.in_flight) + ahead as u64;
         let ceiling = self.ceiling.ready_at(ahead as u64 + 1, before == 0, now);
-        let ends = self.places.limit().map_or(0, |places| (before + 1).saturating_sub(places.into()));
+        let ends = self.concurrency.limit().map_or(0, |most| (before + 1).saturating_sub(most.into()));
         // With nobody to tell when, it is later all the same.
         let gap = self.ended.gap(now).unwrap_or_default().max(Duration::from_nanos(1));
         let place = now + gap * u32::try_from(ends).unwrap_or(u32::MAX);
@@ -95,7 +95,7 @@ impl<T> Machine<T> {
             (Hold::Pause, pause),
             (Hold::Scout, scout),
             (Hold::Ceiling, ceiling),
-            (Hold::Places, place),
+            (Hold::Concurrency, place),
             (Hold::Breaker, shut),
         ];
         holds.into_iter().max_by_key(|(_, until)| *until).unwrap_or((Hold::Pause, now))

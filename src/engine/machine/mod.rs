@@ -15,12 +15,12 @@ use super::ask::{Ask, End, Grant, Submitted, Ticket, Wake};
 use super::breaker::Breaker;
 use super::ceiling::Ceiling;
 use super::change::Change;
+use super::concurrency::Concurrency;
 use super::forecast::Forecast;
 use super::gate::Source;
 use super::gates::{Gates, Overdrawn};
 use super::ledger::Ledger;
 use super::moment::Moment;
-use super::places::Places;
 use super::predict::{Guess, Predictors};
 use super::queue::{Entry, Place, Queue};
 use super::rate::Rate;
@@ -74,7 +74,7 @@ pub struct Machine<T> {
     predictors: Predictors,
     /// The retries that the lane may still make.
     pub budget: RetryBudget,
-    places: Places,
+    concurrency: Concurrency,
     ceiling: Ceiling,
     breaker: Breaker,
     volleys: Volleys,
@@ -102,7 +102,7 @@ impl<T> Machine<T> {
             queue: Queue::new(HashMap::new(), Duration::from_secs(60)),
             predictors: Predictors::default(),
             budget: RetryBudget::new(now),
-            places: Places::new(None),
+            concurrency: Concurrency::new(None),
             ceiling: Ceiling::new(now),
             breaker: Breaker::new(Duration::from_secs(300)),
             volleys: Volleys::default(),
@@ -122,15 +122,15 @@ impl<T> Machine<T> {
     /// At most so many requests under way and so many waiting.
     #[must_use]
     pub fn bounded(mut self, max_in_flight: Option<u32>, max_waiting: usize) -> Self {
-        self.places = Places::new(max_in_flight);
+        self.concurrency = Concurrency::new(max_in_flight);
         self.max_waiting = max_waiting;
         self
     }
 
-    /// Within that bound, as many requests under way as the server works on without a long queue; see [`Places`].
+    /// Within that bound, as many requests under way as the server works on without a long queue; see [`Concurrency`].
     #[must_use]
     pub fn adaptive(mut self, now: Moment) -> Self {
-        self.places = self.places.adaptive(now);
+        self.concurrency = self.concurrency.adaptive(now);
         self
     }
 
@@ -230,7 +230,7 @@ impl<T> Machine<T> {
         places.iter().filter_map(|place| self.queue.remove(place)).map(|entry| entry.payload).collect()
     }
 
-    /// Hands out every request that may be sent now or has waited too long, and answers when to ask again; `None` means
+    /// Hands out every request that may be sent now or has waited too long, and returns when to ask again; `None` means
     /// not before something happens.
     pub fn poll(&mut self, now: Moment, out: &mut Vec<Wake<T>>) -> Option<Moment> {
         if let Some(refusal) = self.hopeless(now) {
@@ -369,7 +369,7 @@ impl<T> Machine<T> {
         self.ledger.went_well(&grant.charge, used);
         self.ceiling.went_well(grant.at, now);
         self.volleys.went_well();
-        self.places.went_well(grant.at, used.map(|used| used.output_tokens), now);
+        self.concurrency.went_well(grant.at, used.map(|used| used.output_tokens), now);
         self.breaker.answered(grant.number, Some(now - grant.at), now);
     }
 
@@ -530,7 +530,7 @@ impl<T> Machine<T> {
     /// With when to ask again, if that is not when something ends.
     #[inline]
     pub fn open(&mut self, now: Moment) -> Result<(), Option<Moment>> {
-        if !self.places.free(self.in_flight) {
+        if !self.concurrency.free(self.in_flight) {
             return Err(None);
         }
         if let Some(until) = self.paused_until.max(self.scouted_until(now)).filter(|until| now < *until) {
@@ -556,7 +556,7 @@ impl<T> Machine<T> {
         now: Moment,
     ) -> Box<Grant> {
         self.in_flight += 1;
-        self.places.taken(self.in_flight);
+        self.concurrency.taken(self.in_flight);
         self.ceiling.take(now);
         let number = self.breaker.take(now);
         if self.breaker.is_open() {

@@ -15,7 +15,7 @@ impl<T> Machine<T> {
             self.ceiling.slow_down(failure.class == Class::SlowDown, hold, grant.at, now);
         }
         if matches!(failure.class, Class::Overloaded | Class::Timeout | Class::CapacityUnavailable) {
-            self.places.overloaded(grant.at, now);
+            self.concurrency.overloaded(grant.at, now);
         }
         let Grant { number, at, ticket: Ticket(place), .. } = grant;
         if failure.is_outage() {
@@ -33,7 +33,7 @@ impl<T> Machine<T> {
     }
 
     /// The provider refused the request of a `charge`, sent at `sent`, for a limit: everybody waits for that as long as the
-    /// refusal asks, or for `default_wait`. A limit of a day is waited for as its shape says where it names no time. Answers
+    /// refusal asks, or for `default_wait`. A limit of a day is waited for as its shape says where it names no time. Returns
     /// until when, unless nobody knows better than `default_wait`.
     pub fn refused(
         &mut self,
@@ -58,7 +58,7 @@ impl<T> Machine<T> {
 
     /// The provider refused a `charge`, sent at `sent`, for a limit: everybody waits for that limit, and comes back one after
     /// another. What is known of it is `hit`. For a limit that no gate can stand for, the lane goes on at the rate that last
-    /// went well. Answers until when.
+    /// went well. Returns until when.
     pub fn block(
         &mut self,
         hit: Option<LimitHit>,
@@ -77,7 +77,7 @@ impl<T> Machine<T> {
         now + wait
     }
 
-    /// A wait that has nothing to do with limits: nobody is sent before it is over. Answers when that is.
+    /// A wait that has nothing to do with limits: nobody is sent before it is over. Returns when that is.
     pub fn pause(&mut self, wait: Duration, now: Moment) -> Moment {
         let until = now + wait.min(LONGEST_PAUSE);
         self.paused_until = self.paused_until.max(Some(until));

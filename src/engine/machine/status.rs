@@ -54,7 +54,7 @@ impl<T> Machine<T> {
             gates: self.gates.status(&taken, self.ledger.first, now),
             waiting: self.queue.len(),
             in_flight: self.in_flight,
-            max_in_flight: self.places.limit(),
+            max_in_flight: self.concurrency.limit(),
             ceiling: self.ceiling.status(now),
             breaker: self.breaker.status(now),
             paused_for: self.paused_until.filter(|until| *until > now).map(|until| until - now),

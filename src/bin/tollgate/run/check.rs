@@ -6,8 +6,8 @@ use anyhow::{Context, Result};
 use tollgate::{Limit, Request, Scheduler};
 
 use super::input::{Input, Instead};
-use super::output::Known;
-use super::row::{Id, Line, Problem, Shape, id_of};
+use super::output::Earlier;
+use super::row::{Id, Line, LineFormat, Problem, id_of};
 use crate::args::Uncertain;
 use crate::show;
 use crate::stop::{Level, Stop};
@@ -58,8 +58,8 @@ pub(crate) struct Checked {
 /// How rows are checked.
 #[derive(Debug)]
 pub(crate) struct Check<'a> {
-    pub(crate) shape: &'a Shape,
-    pub(crate) known: &'a Known,
+    pub(crate) shape: &'a LineFormat,
+    pub(crate) known: &'a Earlier,
     pub(crate) uncertain: Uncertain,
     /// Knows the limits; nothing is sent by it.
     pub(crate) sizes: &'a Scheduler,

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use tempfile::NamedTempFile;
 
-use super::settings::From;
+use super::settings::InputFrom;
 use crate::show;
 
 const BUFFER: usize = 256 * 1024;
@@ -25,10 +25,10 @@ pub(crate) struct Input {
 }
 
 impl Input {
-    pub(crate) fn open(from: &From) -> Result<Self> {
+    pub(crate) fn open(from: &InputFrom) -> Result<Self> {
         match from {
-            From::Stdin => Self::spool(&mut io::stdin().lock()).context("cannot read standard input"),
-            From::File(path) => {
+            InputFrom::Stdin => Self::spool(&mut io::stdin().lock()).context("cannot read standard input"),
+            InputFrom::File(path) => {
                 let cannot = || format!("cannot read {}", path.display());
                 let mut file = File::open(path).with_context(cannot)?;
                 let kind = file.metadata().with_context(cannot)?;

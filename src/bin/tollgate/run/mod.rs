@@ -217,7 +217,7 @@ async fn finish(
 /// What is left to say, and what it comes to.
 fn conclude(job: &Job, settings: &Settings, figures: &Report, open: u64) -> Exit {
     let command = job.mask.clean(show::command());
-    let resumable = job.output.journal().is_some() && !matches!(settings.from, settings::From::Stdin);
+    let resumable = job.output.journal().is_some() && !matches!(settings.from, settings::InputFrom::Stdin);
     let left = figures.left();
     let again = match (resumable, job.output.journal().is_some()) {
         (true, _) => format!("The same command goes on where this one stopped:\n  {command}"),
@@ -285,7 +285,7 @@ async fn tell_of_stop(job: Arc<Job>) {
     }
 }
 
-fn problems(checked: &Checked, from: &settings::From) -> String {
+fn problems(checked: &Checked, from: &settings::InputFrom) -> String {
     if let Some(instead) = checked.instead {
         return instead.hint(from.file());
     }

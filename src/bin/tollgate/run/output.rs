@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use super::journal::Journal;
 use super::paths::is_at;
 use super::row::{Id, id_of};
-use super::settings::To;
+use super::settings::OutputTo;
 use crate::stop::{Level, Stop};
 
 /// So much is put together into one write where results come faster than they are written.
@@ -28,14 +28,14 @@ const WAITING: usize = 1024;
 
 /// What earlier runs left.
 #[derive(Debug, Default)]
-pub(crate) struct Known {
+pub(crate) struct Earlier {
     succeeded: HashSet<Id>,
     failed: HashSet<Id>,
     /// Sent, and without a result.
     pub(crate) uncertain: HashSet<Id>,
 }
 
-impl Known {
+impl Earlier {
     pub(crate) fn is_done(&self, id: Id) -> bool {
         self.succeeded.contains(&id) || self.failed(id)
     }
@@ -93,16 +93,16 @@ impl Drop for Results {
 
 impl Output {
     /// Makes sure that results can be written, and reads those that are there.
-    pub(crate) fn open(to: &To) -> Result<(Self, Known)> {
+    pub(crate) fn open(to: &OutputTo) -> Result<(Self, Earlier)> {
         let path = match to {
-            To::Stdout => return Ok((Self::Stream(Stream::Stdout), Known::default())),
-            To::File(path) => path,
+            OutputTo::Stdout => return Ok((Self::Stream(Stream::Stdout), Earlier::default())),
+            OutputTo::File(path) => path,
         };
         let cannot = || format!("cannot write {}", path.display());
         let there = std::fs::metadata(path).ok();
         if there.as_ref().is_some_and(|there| !there.is_file() && !there.is_dir()) {
             let file = OpenOptions::new().write(true).open(path).with_context(cannot)?;
-            return Ok((Self::Stream(Stream::Other(file)), Known::default()));
+            return Ok((Self::Stream(Stream::Other(file)), Earlier::default()));
         }
         // Before the journal, so that a folder that is not there is named by the file that was asked for.
         let mut file = open(path).with_context(cannot)?;
@@ -223,9 +223,9 @@ fn is_torn(line: &[u8]) -> bool {
 }
 
 /// Reads the results in `file` and repairs its end: a last line without an end is closed if it is whole and cut off if not.
-fn read(path: &Path, file: &mut File) -> Result<Known> {
+fn read(path: &Path, file: &mut File) -> Result<Earlier> {
     let cannot = || format!("cannot read {}", path.display());
-    let mut known = Known::default();
+    let mut known = Earlier::default();
     let mut reader = BufReader::with_capacity(BATCH, File::open(path).with_context(cannot)?);
     let (mut line, mut number, mut end) = (Vec::new(), 0_u64, 0_u64);
     loop {
@@ -340,8 +340,8 @@ mod tests {
         format!(r#"{{"id":"b","custom_id":"{id}","response":null,"error":{{"code":"x","message":"y"}}}}"#)
     }
 
-    fn open(path: &Path) -> Result<(Output, Known)> {
-        Output::open(&To::File(path.to_owned()))
+    fn open(path: &Path) -> Result<(Output, Earlier)> {
+        Output::open(&OutputTo::File(path.to_owned()))
     }
 
     #[test]

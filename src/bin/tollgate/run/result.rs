@@ -216,11 +216,11 @@ fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::row::Shape;
+    use super::super::row::LineFormat;
     use super::*;
 
     fn row(line: &str) -> Row {
-        let shape = Shape { endpoint: None, provider: Provider::Openai };
+        let shape = LineFormat { endpoint: None, provider: Provider::Openai };
         Row::read(&Bytes::copy_from_slice(line.as_bytes()), 0, &shape).unwrap().0
     }
 

@@ -17,7 +17,7 @@ pub(crate) type Id = u128;
 
 /// How lines are read.
 #[derive(Clone, Debug)]
-pub(crate) struct Shape {
+pub(crate) struct LineFormat {
     /// Where plain bodies go, if not where their shape tells.
     pub(crate) endpoint: Option<String>,
     pub(crate) provider: Provider,
@@ -107,7 +107,7 @@ pub(crate) struct Line {
 
 impl Line {
     /// Reads a line; `None` for a blank one.
-    pub(crate) fn read(line: &[u8], shape: &Shape) -> Result<Option<Self>, Problem> {
+    pub(crate) fn read(line: &[u8], shape: &LineFormat) -> Result<Option<Self>, Problem> {
         let text = text(line)?;
         if text.is_empty() {
             return Ok(None);
@@ -124,7 +124,7 @@ impl Line {
         Ok(Some(line))
     }
 
-    fn batch(value: &mut Value, shape: &Shape) -> Result<Self, Problem> {
+    fn batch(value: &mut Value, shape: &LineFormat) -> Result<Self, Problem> {
         let name = match &value["custom_id"] {
             Value::String(name) if !name.is_empty() => name.clone(),
             Value::Null => return Err(Problem::field("custom_id", "missing")),
@@ -152,7 +152,7 @@ impl Line {
         Ok(Self { identity: Identity::Named(name), path, model, body, batch: true, cut_metadata: false })
     }
 
-    fn plain(value: Value, shape: &Shape) -> Result<Self, Problem> {
+    fn plain(value: Value, shape: &LineFormat) -> Result<Self, Problem> {
         let mut hash = Xxh3::new();
         feed(&value, &mut hash);
         let identity = Identity::Content(hash.digest128());
@@ -209,7 +209,7 @@ pub(crate) struct Row {
 
 impl Row {
     /// Reads a line that was checked before, and what there is to count in it. `nth` counts the equal lines before it.
-    pub(crate) fn read(bytes: &Bytes, nth: u32, shape: &Shape) -> Result<(Self, Prompt), Problem> {
+    pub(crate) fn read(bytes: &Bytes, nth: u32, shape: &LineFormat) -> Result<(Self, Prompt), Problem> {
         let line = Line::read(bytes, shape)?.ok_or_else(|| Problem::new("blank"))?;
         let text = text(bytes)?;
         let prompt = Prompt::for_path(&line.path, &line.body);
@@ -247,7 +247,7 @@ fn leaves(path: &str) -> bool {
 }
 
 /// Where a body goes, told by its shape.
-fn endpoint(body: &Value, shape: &Shape) -> Result<String, Problem> {
+fn endpoint(body: &Value, shape: &LineFormat) -> Result<String, Problem> {
     let has = |field: &str| body.get(field).is_some();
     let name = body["model"].as_str().unwrap_or_default();
     let path = if has("messages") {
@@ -366,8 +366,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
 mod tests {
     use super::*;
 
-    fn shape() -> Shape {
-        Shape { endpoint: None, provider: Provider::Openai }
+    fn shape() -> LineFormat {
+        LineFormat { endpoint: None, provider: Provider::Openai }
     }
 
     fn row(line: &str) -> Row {

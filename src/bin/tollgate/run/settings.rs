@@ -10,7 +10,7 @@ use tollgate::{Account, Config, Key, Limits, Provider, Secret, Tier, WatchConfig
 
 use super::journal;
 use super::paths::{self, Role};
-use super::row::Shape;
+use super::row::LineFormat;
 use crate::args::{
     CacheArgs, LimitArgs, MockedArgs, RowArgs, RunArgs, ShapeOf, TalkArgs, TargetArgs, Uncertain, shapes_over,
 };
@@ -40,23 +40,23 @@ const WEBHOOK_SECRET: &str = "TOLLGATE_WEBHOOK_SECRET";
 
 /// Where the requests come from.
 #[derive(Debug)]
-pub(crate) enum From {
+pub(crate) enum InputFrom {
     Stdin,
     File(PathBuf),
 }
 
-impl From {
+impl InputFrom {
     pub(crate) fn file(&self) -> Option<&Path> {
         match self {
-            From::Stdin => None,
-            From::File(path) => Some(path),
+            InputFrom::Stdin => None,
+            InputFrom::File(path) => Some(path),
         }
     }
 }
 
 /// Where the results go.
 #[derive(Debug)]
-pub(crate) enum To {
+pub(crate) enum OutputTo {
     Stdout,
     File(PathBuf),
 }
@@ -81,8 +81,8 @@ pub(crate) enum Talk {
 /// Everything that `tollgate run` has to know.
 #[derive(Debug)]
 pub(crate) struct Settings {
-    pub(crate) from: From,
-    pub(crate) to: To,
+    pub(crate) from: InputFrom,
+    pub(crate) to: OutputTo,
     pub(crate) report: Option<PathBuf>,
     /// Where the configuration was read.
     config_file: Option<PathBuf>,
@@ -90,7 +90,7 @@ pub(crate) struct Settings {
     pub(crate) metrics: Option<SocketAddr>,
     /// Where what is found out about limits is kept.
     pub(crate) learned: Option<PathBuf>,
-    pub(crate) shape: Shape,
+    pub(crate) shape: LineFormat,
     pub(crate) skip_invalid: bool,
     pub(crate) retry_failed: bool,
     pub(crate) uncertain: Uncertain,
@@ -111,14 +111,14 @@ impl Settings {
         let TalkArgs { report, metrics, webhook, webhook_secret_env, quiet, verbose } = talk;
         let mut warnings = Vec::new();
 
-        let from = if input == Path::new("-") { From::Stdin } else { From::File(input) };
+        let from = if input == Path::new("-") { InputFrom::Stdin } else { InputFrom::File(input) };
         let to = match (output, &from) {
-            (Some(output), _) if output == Path::new("-") => To::Stdout,
-            (Some(output), _) => To::File(output),
-            (None, From::Stdin) => To::Stdout,
-            (None, From::File(input)) => To::File(results_beside(input)),
+            (Some(output), _) if output == Path::new("-") => OutputTo::Stdout,
+            (Some(output), _) => OutputTo::File(output),
+            (None, InputFrom::Stdin) => OutputTo::Stdout,
+            (None, InputFrom::File(input)) => OutputTo::File(results_beside(input)),
         };
-        if matches!(to, To::Stdout) && retry_failed {
+        if matches!(to, OutputTo::Stdout) && retry_failed {
             bail!("--retry-failed needs a file of results; name it with -o");
         }
 
@@ -163,7 +163,7 @@ impl Settings {
         // The mock serves the paths of OpenAI's API, which Anthropic serves besides its own.
         let common = mock.is_some() && account.provider == Provider::Anthropic;
         let endpoint = endpoint.or_else(|| common.then(|| "/chat/completions".to_owned()));
-        let shape = Shape { endpoint: endpoint.as_deref().map(path_of).transpose()?, provider: account.provider };
+        let shape = LineFormat { endpoint: endpoint.as_deref().map(path_of).transpose()?, provider: account.provider };
         Ok(Self {
             from,
             to,
@@ -186,7 +186,7 @@ impl Settings {
 
     /// That every file that is written is no other one.
     pub(crate) fn check_paths(&self) -> Result<()> {
-        let output = if let To::File(path) = &self.to { Some(path.as_path()) } else { None };
+        let output = if let OutputTo::File(path) = &self.to { Some(path.as_path()) } else { None };
         let journal = output.map(journal::path_for);
         let cache = self.config.cache.as_ref().and_then(|cache| cache.folder.as_deref());
         let roles = [
@@ -231,7 +231,7 @@ pub(crate) fn path_of(endpoint: &str) -> Result<String> {
 }
 
 /// The scheduler's settings: the file's, with what was typed written over its first account, and the keys in it.
-fn config(target: &TargetArgs, limits: &LimitArgs, from: &From) -> Result<(Config, Vec<Secret>)> {
+fn config(target: &TargetArgs, limits: &LimitArgs, from: &InputFrom) -> Result<(Config, Vec<Secret>)> {
     let mut config = match &target.api.config {
         Some(file) => Config::from_file(file)?,
         None => Config::default(),
@@ -328,7 +328,7 @@ fn set_limits(account: &mut Account, target: &TargetArgs, limits: &LimitArgs) {
 }
 
 /// Puts the keys themselves into the account, and returns them.
-fn set_keys(account: &mut Account, target: &TargetArgs, from: &From) -> Result<Vec<Secret>> {
+fn set_keys(account: &mut Account, target: &TargetArgs, from: &InputFrom) -> Result<Vec<Secret>> {
     let mut secrets = Vec::new();
     if target.api.api_key_env.is_none() && !account.keys.is_empty() {
         secrets = keys_of(account, from)?;
@@ -347,7 +347,7 @@ fn set_keys(account: &mut Account, target: &TargetArgs, from: &From) -> Result<V
     Ok(secrets)
 }
 
-fn keys_of(account: &Account, from: &From) -> Result<Vec<Secret>> {
+fn keys_of(account: &Account, from: &InputFrom) -> Result<Vec<Secret>> {
     let keys = account.keys.iter().map(|key| match key {
         Key::Value(secret) => Ok(secret.clone()),
         Key::Env(variable) => match from_env(variable)? {
@@ -367,7 +367,7 @@ fn from_env(variable: &str) -> Result<Option<Secret>> {
     Ok((!key.is_empty()).then(|| key.into()))
 }
 
-fn no_key(variable: &str, from: &From) -> String {
+fn no_key(variable: &str, from: &InputFrom) -> String {
     let file = from.file().map_or("-".to_owned(), |path| show::quoted(&path.to_string_lossy()));
     format!(
         "there is no API key: the environment variable {variable} is not set\n  \

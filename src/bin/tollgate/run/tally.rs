@@ -41,7 +41,7 @@ impl Tally {
         self.general.store(0, Relaxed);
     }
 
-    /// Counts a failure; answers how many of the general kind came since the last success.
+    /// Counts a failure; returns how many of the general kind came since the last success.
     pub(crate) fn failed(&self, general: bool) -> u64 {
         self.failed.fetch_add(1, Relaxed);
         if general { self.general.fetch_add(1, Relaxed) + 1 } else { 0 }

@@ -23,7 +23,7 @@ use super::input::{Input, Places};
 use super::memory::Memory;
 use super::output::Output;
 use super::result::{Answer, Mask, Outcome, json, line, told};
-use super::row::{Id, Row, Shape};
+use super::row::{Id, LineFormat, Row};
 use super::tally::Tally;
 use crate::clock;
 use crate::stop::{Level, Stop};
@@ -41,7 +41,7 @@ const HOPELESS: u64 = 100;
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) scheduler: Scheduler,
-    pub(crate) shape: Shape,
+    pub(crate) shape: LineFormat,
     pub(crate) output: Output,
     pub(crate) mask: Mask,
     pub(crate) stop: Stop,

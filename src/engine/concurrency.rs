@@ -23,15 +23,15 @@ const QUARTER: u32 = 4;
 ///
 /// ```
 /// use std::time::Duration;
-/// use tollgate::engine::{Moment, Places};
+/// use tollgate::engine::{Moment, Concurrency};
 ///
-/// assert!(Places::new(Some(8)).free(7) && !Places::new(Some(8)).free(8));
-/// assert_eq!(Places::new(None).limit(), None);
-/// let adaptive = Places::new(Some(8)).adaptive(Moment::START);
+/// assert!(Concurrency::new(Some(8)).free(7) && !Concurrency::new(Some(8)).free(8));
+/// assert_eq!(Concurrency::new(None).limit(), None);
+/// let adaptive = Concurrency::new(Some(8)).adaptive(Moment::START);
 /// assert_eq!(adaptive.limit(), Some(1), "nothing is known of the server yet");
 /// ```
 #[derive(Debug)]
-pub struct Places {
+pub struct Concurrency {
     most: Option<u32>,
     adaptive: Option<Adaptive>,
 }
@@ -67,7 +67,7 @@ impl Round {
     }
 }
 
-impl Places {
+impl Concurrency {
     /// At most so many.
     pub fn new(most: Option<u32>) -> Self {
         Self { most, adaptive: None }
@@ -164,7 +164,7 @@ mod tests {
     /// A server with `slots`, each of which works `per_token` on each token of a request; it queues the rest. Always
     /// more is wanted. The share of the slots' time that was used, and the mean number that waited in the server.
     fn serve(
-        places: &mut Places,
+        concurrency: &mut Concurrency,
         slots: usize,
         per_token: Duration,
         sizes: &[u64],
@@ -174,18 +174,18 @@ mod tests {
         let mut free = vec![from; slots];
         let (mut worked, mut waited) = (Duration::ZERO, Duration::ZERO);
         for size in sizes {
-            while !places.free(in_flight.len() as u32) {
+            while !concurrency.free(in_flight.len() as u32) {
                 let first = (0..in_flight.len()).min_by_key(|index| in_flight[*index].1).unwrap();
                 let (sent, done, tokens) = in_flight.swap_remove(first);
                 now = now.max(done);
-                places.went_well(sent, Some(tokens), now);
+                concurrency.went_well(sent, Some(tokens), now);
             }
             let slot = free.iter_mut().min().unwrap();
             let begins = (*slot).max(now);
             *slot = begins + per_token * *size as u32;
             (worked, waited) = (worked + per_token * *size as u32, waited + (begins - now));
             in_flight.push((now, *slot, *size));
-            places.taken(in_flight.len() as u32);
+            concurrency.taken(in_flight.len() as u32);
         }
         let span = (now - from).as_secs_f64();
         (worked.as_secs_f64() / span / slots as f64, waited.as_secs_f64() / span, now)
@@ -200,9 +200,9 @@ mod tests {
     fn a_server_that_queues_is_kept_busy_without_a_long_queue() {
         for slots in [1, 8, 64] {
             let now = Moment::START;
-            let mut places = Places::new(None).adaptive(now);
-            let (_, _, now) = serve(&mut places, slots, ms(10), &sizes(slots * 400), now);
-            let (used, queue, _) = serve(&mut places, slots, ms(10), &sizes(slots * 400), now);
+            let mut concurrency = Concurrency::new(None).adaptive(now);
+            let (_, _, now) = serve(&mut concurrency, slots, ms(10), &sizes(slots * 400), now);
+            let (used, queue, _) = serve(&mut concurrency, slots, ms(10), &sizes(slots * 400), now);
             assert!(used > 0.97, "{slots} slots: {used}");
             assert!(queue < 1.5 * slots as f64 + 1.0, "{slots} slots: {queue} wait in the server");
         }
@@ -211,37 +211,37 @@ mod tests {
     #[test]
     fn a_server_that_became_slower_or_smaller_is_learned_anew() {
         let now = Moment::START;
-        let mut places = Places::new(None).adaptive(now);
-        let (_, _, now) = serve(&mut places, 32, ms(5), &sizes(10_000), now);
-        let (_, _, now) = serve(&mut places, 4, ms(20), &sizes(5_000), now);
-        let (used, queue, _) = serve(&mut places, 4, ms(20), &sizes(2_000), now);
+        let mut concurrency = Concurrency::new(None).adaptive(now);
+        let (_, _, now) = serve(&mut concurrency, 32, ms(5), &sizes(10_000), now);
+        let (_, _, now) = serve(&mut concurrency, 4, ms(20), &sizes(5_000), now);
+        let (used, queue, _) = serve(&mut concurrency, 4, ms(20), &sizes(2_000), now);
         assert!(used > 0.95 && queue < 8.0, "{used} {queue}");
     }
 
     #[test]
     fn overload_shrinks_it_once_a_burst_and_never_to_nothing() {
         let now = Moment::START;
-        let mut places = Places::new(Some(1_000)).adaptive(now);
-        let (_, _, now) = serve(&mut places, 64, ms(10), &sizes(20_000), now);
-        let before = places.limit().unwrap();
-        (0..20).for_each(|_| places.overloaded(now, now + ms(1)));
-        let after = places.limit().unwrap();
+        let mut concurrency = Concurrency::new(Some(1_000)).adaptive(now);
+        let (_, _, now) = serve(&mut concurrency, 64, ms(10), &sizes(20_000), now);
+        let before = concurrency.limit().unwrap();
+        (0..20).for_each(|_| concurrency.overloaded(now, now + ms(1)));
+        let after = concurrency.limit().unwrap();
         assert!(after < before && after * 10 >= before * 7, "{before} to {after}");
-        (1..500).for_each(|n| places.overloaded(now + n * ms(10), now + n * ms(10)));
-        assert_eq!(places.limit(), Some(1));
+        (1..500).for_each(|n| concurrency.overloaded(now + n * ms(10), now + n * ms(10)));
+        assert_eq!(concurrency.limit(), Some(1));
     }
 
     #[test]
     fn what_is_not_used_does_not_grow_and_the_set_number_stays_the_most() {
         let now = Moment::START;
-        let mut places = Places::new(Some(3)).adaptive(now);
+        let mut concurrency = Concurrency::new(Some(3)).adaptive(now);
         for n in 0..100 {
             let sent = now + n * ms(100);
-            places.taken(0);
-            places.went_well(sent, Some(10), sent + ms(50));
+            concurrency.taken(0);
+            concurrency.went_well(sent, Some(10), sent + ms(50));
         }
-        assert_eq!(places.limit(), Some(1));
-        let (_, _, _) = serve(&mut places, 64, ms(10), &sizes(2_000), now + ms(10_000));
-        assert_eq!(places.limit(), Some(3));
+        assert_eq!(concurrency.limit(), Some(1));
+        let (_, _, _) = serve(&mut concurrency, 64, ms(10), &sizes(2_000), now + ms(10_000));
+        assert_eq!(concurrency.limit(), Some(3));
     }
 }
