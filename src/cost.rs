@@ -42,6 +42,7 @@ impl fmt::Display for Dimension {
 pub const SECOND: Duration = Duration::from_secs(1);
 /// One minute, the window of RPM and TPM.
 pub const MINUTE: Duration = Duration::from_secs(60);
+pub(crate) const HOUR: Duration = Duration::from_secs(3_600);
 /// One day, the window of RPD and TPD.
 pub const DAY: Duration = Duration::from_secs(86_400);
 

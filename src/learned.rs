@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::clock;
-use crate::cost::{Limit, Shape};
+use crate::cost::{HOUR, Limit, Shape};
 use crate::engine::{GateStatus, Source};
 use crate::providers::Rule;
 use crate::scheduler::Snapshot;
@@ -35,6 +35,7 @@ pub struct Learned {
 
 /// What was found out about one limit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Fact {
     /// The limit.
     pub limit: Limit,
@@ -53,6 +54,7 @@ pub struct Fact {
 
 /// What was used of a limit at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Spent {
     /// What was used of it.
     pub used: u64,
@@ -69,7 +71,7 @@ impl Spent {
 }
 
 /// Shorter limits are full again soon after a restart, and headers tell of them.
-const LONG: Duration = Duration::from_secs(3_600);
+const LONG: Duration = HOUR;
 
 /// Why a file of learned facts cannot be used.
 #[derive(Debug, Error)]

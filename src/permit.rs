@@ -122,7 +122,8 @@ impl Permit {
         self.sent = true;
     }
 
-    /// Takes the rate-limit headers of an answer whose end is still to come, as a stream sends them at its beginning.
+    /// Takes the rate-limit headers of an answer whose end is still to come, as a stream sends them at its beginning. With it the
+    /// request counts as [`sent`](Permit::sent).
     pub fn observe(&mut self, headers: &HeaderMap) {
         self.read(&providers::observe(self.lane().provider, headers, clock::wall()));
     }
@@ -144,7 +145,8 @@ impl Permit {
         self.began = self.began.or(at);
     }
 
-    /// The request is done and used this much.
+    /// The request is done and used this much. More than 20 million tokens, and more than twice the charge, cannot be meant: then
+    /// the charge stands.
     pub fn settle(self, usage: Usage) {
         self.answered(Some(usage), &Observation::default());
     }

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use crate::clock;
 use crate::cost::{Charge, Estimate, Limit};
 use crate::engine::{Ask, Forecast, Grant, Guess, Moment, Offer, Refusal, Ticket, Wish, choose, weight};
+use crate::error::AcquireError;
 use crate::lane::{Answer, BackingOff, Lane, Turn};
 use crate::permit::{Held, Permit};
 use crate::request::Request;
@@ -356,7 +357,7 @@ impl Waiter {
 }
 
 impl Future for Waiter {
-    type Output = Result<Permit, Refusal>;
+    type Output = Result<Permit, AcquireError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
@@ -369,7 +370,7 @@ impl Future for Waiter {
             };
             match again {
                 Ok(place) => (this.index, this.turn) = place,
-                Err(refusal) => return Poll::Ready(Err(this.route.refused(refusal))),
+                Err(refusal) => return Poll::Ready(Err(this.route.refused(refusal).into())),
             }
         }
     }

@@ -184,7 +184,7 @@ impl Client for Ours {
             return;
         };
         let own = if retry == Retry::Backoff && failure.wait.is_none() { pause } else { Duration::ZERO };
-        let budget = if retry == Retry::AfterLimit { Duration::ZERO } else { lane.budget.spend(at) };
+        let budget = if retry == Retry::AfterLimit { Duration::ZERO } else { lane.spend_retry(at) };
         self.again.push(Reverse((now + own.max(budget), request)));
     }
 

@@ -24,6 +24,7 @@ use self::stored::Stored;
 use crate::client::{Cached, Reply};
 use crate::clock;
 use crate::config::ConfigError;
+use crate::cost::DAY;
 use crate::engine::seconds;
 
 pub use self::lookup::{Lead, Lookup};
@@ -80,7 +81,7 @@ impl Default for CacheConfig {
             folder: None,
             memory_bytes: 256 << 20,
             folder_bytes: 1 << 30,
-            ttl: Duration::from_secs(86_400),
+            ttl: DAY,
             stale_if_error: Duration::ZERO,
             sampled: false,
             across_tenants: false,

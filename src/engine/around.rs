@@ -61,8 +61,8 @@ impl Stamps {
         if self.at_completion() { (sent.max(now - RETURN), now) } else { (sent, now) }
     }
 
-    /// The server has `seen` so many requests, and the books hold `booked`. Of what was seen as the request was
-    /// admitted so much may be `gone` by now, at least and at most.
+    /// The server has `seen` so many requests, and the books hold `booked`. `gone`: how much of what counted as the request was
+    /// admitted has left the window since, at least and at most.
     pub(super) fn learn(&mut self, seen: u64, booked: u64, later: &Later, gone: (u64, u64)) {
         let Later { surely, maybe, lately } = *later;
         let near = surely.saturating_sub(lately) / 4;

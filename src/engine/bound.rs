@@ -41,10 +41,9 @@ fn times(window: Duration, number: u64, parts: u64) -> Duration {
 mod tests {
     use super::*;
     use crate::Charge;
+    use crate::cost::SECOND;
     use crate::engine::{Ask, End, Gates, Machine, Moment, Source, Submitted};
     use crate::providers::{Provider, Rule};
-
-    const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
     fn every_shape_has_its_own_least_time() {

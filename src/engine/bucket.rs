@@ -155,11 +155,6 @@ impl Bucket {
         level.clamp(i64::MIN.into(), i64::MAX.into()) as i64
     }
 
-    /// Lowers the level so that at least `used` is missing. Never raises it.
-    pub fn tighten(&mut self, used: u64, now: Moment) {
-        self.set_tat(self.tat().max(self.tat_of(used, now)));
-    }
-
     /// Sets the level so that exactly `used` is missing.
     pub fn set_used(&mut self, used: u64, now: Moment) {
         self.set_tat(self.tat_of(used, now));

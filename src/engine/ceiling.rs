@@ -286,8 +286,8 @@ mod tests {
     use std::collections::VecDeque;
 
     use super::*;
+    use crate::cost::SECOND;
 
-    const SECOND: Duration = Duration::from_secs(1);
     const QUARTER: Duration = Duration::from_secs(900);
 
     fn ms(ms: u64) -> Duration {

@@ -11,7 +11,7 @@ use super::paid::Paid;
 use super::sight::{Doubtful, Sight};
 use super::toll::Toll;
 use super::watch::DayUse;
-use crate::cost::{Charge, DAY, Dimension, Limit, MINUTE, Shape};
+use crate::cost::{Charge, DAY, Dimension, HOUR, Limit, MINUTE, Shape};
 use crate::providers::{self, Amounts, LimitHit, Reading, Rule, Rules};
 
 /// Where a limit's number comes from. A later one in this list is believed over an earlier one, except that nothing
@@ -45,7 +45,7 @@ const DISTRUST: u32 = 3;
 const OVERRUN: u64 = 8;
 /// When nobody knows the end of a day that is used up, one request tries this often: 24 refusals a day are no hammering, and no more
 /// than an hour of the next day is lost.
-const LOOK: Duration = Duration::from_secs(3_600);
+const LOOK: Duration = HOUR;
 
 /// What the gates of a lane have in common.
 #[derive(Clone, Copy, Debug)]
@@ -64,7 +64,7 @@ impl Ground {
 
 /// One limit with its books.
 #[derive(Debug)]
-pub struct Gate {
+pub(super) struct Gate {
     limit: Limit,
     source: Source,
     /// What the user configured: nothing raises it beyond that.
@@ -191,7 +191,7 @@ impl Gate {
     }
 
     /// The limit in force.
-    pub fn limit(&self) -> Limit {
+    pub(super) fn limit(&self) -> Limit {
         self.limit
     }
 
@@ -200,7 +200,7 @@ impl Gate {
     }
 
     /// Whether `charge` could ever pass.
-    pub fn can_hold(&self, charge: &Charge) -> bool {
+    pub(super) fn can_hold(&self, charge: &Charge) -> bool {
         self.belief.can_hold(&self.amounts(charge))
     }
 
@@ -395,7 +395,7 @@ impl Gate {
         self.belief.used(now).1 <= now
     }
 
-    /// Takes the server's own number. `whole` says that it holds all that was ever sent, so that it is the truth and not a
+    /// Takes the server's own number. `complete` says that it holds all that was ever sent, so that it is the truth and not a
     /// bound.
     pub(super) fn read(
         &mut self,
@@ -403,7 +403,7 @@ impl Gate {
         sight: &Sight,
         doubtful: &Doubtful,
         unseen: &[(Shape, (u64, u64))],
-        whole: bool,
+        complete: bool,
         now: Moment,
     ) {
         let remaining = reading.remaining.unwrap_or(0);
@@ -412,7 +412,7 @@ impl Gate {
             self.settle_window(reading, agreed, now);
         }
         self.belief.learn(sight, doubtful, unseen);
-        if whole && remaining > 0 {
+        if complete && remaining > 0 {
             self.belief.set_used(sight.used, now);
         }
     }
@@ -426,9 +426,8 @@ impl Gate {
             }
             None if reading.reset.is_none_or(|reset| reset.is_zero()) => {}
             _ => {
-                let hour = Duration::from_secs(3_600);
                 let reset = reading.reset.unwrap_or_default();
-                let window = [MINUTE, hour, DAY].into_iter().find(|window| reset <= *window).unwrap_or(DAY);
+                let window = [MINUTE, HOUR, DAY].into_iter().find(|window| reset <= *window).unwrap_or(DAY);
                 self.agreed = None;
                 let limit = Limit { window, ..self.limit };
                 self.resize(limit, Source::Header, now);
@@ -464,7 +463,7 @@ impl Gate {
         let distrusted = self.distrusted_until.is_some_and(|quiet| now < quiet);
         let again = distrusted && self.blocked_until.is_none_or(|over| over <= now);
         self.belief.refused(&amounts, room, again, until - now, now, self.ground.wall_at(now));
-        // The larger margin is not to be waited for once more.
+        // `until` is the provider's own word; the larger margin would be waited for on top of it.
         let more = self.ground.margin * (DISTRUST - 1);
         self.belief.hold(&amounts, (until - more).max(now));
         self.belief.set_margin(self.ground.margin * DISTRUST);
@@ -569,7 +568,7 @@ impl Gate {
             source: self.source.clone(),
             left: left.clamp(i64::MIN.into(), i64::MAX.into()) as i64,
             full_in: full_at - now,
-            blocked_for: self.blocked_until.filter(|until| *until > now).map(|until| until - now),
+            blocked_for: self.blocked_until(now).map(|until| until - now),
             spent: if rules == Rules::of(&[Rule::Usage]) { self.spent.saturating_sub(self.unused) } else { self.spent },
             spent_least: self.spent_least(taken, first),
         }

@@ -10,7 +10,7 @@ use super::paid::Paid;
 use super::sight::Doubtful;
 use super::toll::Toll;
 use super::watch::DayUses;
-use crate::cost::{Charge, DAY, Dimension, Limit, MINUTE, Shape};
+use crate::cost::{Charge, DAY, Dimension, HOUR, Limit, MINUTE, Shape};
 use crate::providers::{self, LimitHit, Provider, Reading, Rule, Rules};
 
 /// The gates of one lane.
@@ -220,7 +220,7 @@ impl Gates {
     pub(super) fn read(&mut self, readings: &[Reading], around: &Around, now: Moment) {
         let mut unseen = Vec::new();
         // The last answer to come back is rarely the last that was admitted: stamped then, it knows nothing of the others.
-        let idle = around.idle && (around.unanswered.requests <= 1 || self.stamps.at_completion());
+        let complete = around.idle && (around.unanswered.requests <= 1 || self.stamps.at_completion());
         // Requests first: their count tells which of the others' tokens the server had seen.
         let (requests, others): (Vec<_>, Vec<_>) =
             readings.iter().partition(|reading| reading.dimension == Dimension::Requests);
@@ -265,7 +265,7 @@ impl Gates {
             let doubtful = self.doubtful(shown.dimension, around);
             let of_requests: &[_] = if shown.dimension == Dimension::Requests { &[] } else { &unseen };
             let before = self.gates[index].limit();
-            self.gates[index].read(reading, &sight, &doubtful, of_requests, idle, now);
+            self.gates[index].read(reading, &sight, &doubtful, of_requests, complete, now);
             // It may have found another window.
             self.note(Some(before), index);
         }
@@ -299,8 +299,9 @@ impl Gates {
         now: Moment,
     ) -> bool {
         let until = now + wait;
-        if let Some(named) = hit.and_then(|hit| hit.as_limit()) {
-            let gate = self.named(&named, now);
+        if let Some(hit) = hit.filter(|hit| hit.as_limit().is_some()) {
+            let gate = self.named(&hit, now);
+            let hit = Some(hit);
             return gate.map(|index| self.gates[index].block(charge, hit, on_its_way, until, now)).is_some();
         }
         let longest = wait.max(MINUTE);
@@ -320,29 +321,24 @@ impl Gates {
     /// As [`Gates::block`], for a limit of a day that is used up until a time that the refusal does not name: until
     /// then it is left alone, and then one request tries it. The refused one was sent at `sent`. Returns until when; `None` if
     /// there is nothing to block.
-    pub fn used_up(
-        &mut self,
-        named: &Limit,
-        used: Option<u64>,
-        charge: &Charge,
-        sent: Moment,
-        now: Moment,
-    ) -> Option<Moment> {
-        let index = self.named(named, now)?;
-        Some(self.gates[index].used_up(charge, used, sent, now))
+    pub fn used_up(&mut self, hit: &LimitHit, charge: &Charge, sent: Moment, now: Moment) -> Option<Moment> {
+        let index = self.named(hit, now)?;
+        Some(self.gates[index].used_up(charge, hit.used, sent, now))
     }
 
-    /// The gate of a limit that a refusal names, by its number where that is told.
-    fn named(&mut self, named: &Limit, now: Moment) -> Option<usize> {
-        let known = self.gates.iter().position(|gate| same_kind(named, &gate.limit()));
+    /// The gate of a limit that a refusal names, which takes its number where that is told.
+    fn named(&mut self, hit: &LimitHit, now: Moment) -> Option<usize> {
+        let named = |amount| Some(Limit::new(hit.dimension, amount, hit.window?));
+        let kind = named(0)?;
+        let known = self.gates.iter().position(|gate| same_kind(&kind, &gate.limit()));
         let before = known.map(|index| self.gates[index].limit());
-        let index = match known {
-            Some(index) => match self.gates[index].corrected(named.amount) {
-                Some(amount) => self.set_one(Limit { amount, ..*named }, Source::Header, now),
-                None => index,
-            },
-            None if named.amount > 0 => self.set_one(*named, Source::Header, now),
-            None => return None,
+        let new = match known {
+            Some(index) => hit.limit.and_then(|amount| self.gates[index].corrected(amount)),
+            None => Some(hit.limit.filter(|amount| *amount > 0)?),
+        };
+        let index = match (new, known) {
+            (Some(amount), _) => self.set_one(named(amount)?, Source::Header, now),
+            (None, known) => known?,
         };
         self.note(before, index);
         Some(index)
@@ -448,7 +444,7 @@ impl Gates {
         }
         // Where it cannot be computed, as from a reset that is cut to zero, it is a minute until it can.
         let window = computed.unwrap_or(match reading.reset {
-            Some(reset) if reset > Duration::from_secs(3_600) => DAY,
+            Some(reset) if reset > HOUR => DAY,
             _ => MINUTE,
         });
         // Configured limits of this dimension are all there are, unless the header's window says that this is another.
@@ -682,7 +678,11 @@ mod tests {
         let now = Moment::START;
         let mut gates = gates(&[Limit::rpd(200)], now);
         let one = Charge::tokens(1, 0);
-        assert!(gates.used_up(&Limit::rpd(200), Some(200), &one, now, now).is_some_and(|until| until > now));
+        assert!(
+            gates
+                .used_up(&LimitHit { used: Some(200), ..Limit::rpd(200).into() }, &one, now, now)
+                .is_some_and(|until| until > now)
+        );
         gates.set(&configured(&[Limit::rpd(10_000)]), now);
         assert!((0..3).all(|_| gates.reserve(&one, now).is_ok()));
     }

@@ -216,6 +216,7 @@ pub struct CallStats {
 /// Quantiles of times, right within 6 %; in seconds where they are written. What took less than a millisecond is right
 /// within 0.1 ms, and 17 minutes are the most that is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Quantiles {
     /// Half of them took no longer.
     #[serde(with = "super::seconds")]

@@ -1,5 +1,24 @@
 //! The scheduler as plain values. Nothing in this folder waits, reads a clock or touches a network: every function is
 //! told the time, and asking early is harmless.
+//!
+//! [`Machine`] is one lane, for whoever wants to schedule without tokio, or in virtual time as the tests and benches do. Its parts, by
+//! the field's words:
+//!
+//! | here | what it is |
+//! |---|---|
+//! | `bucket`, `refill` | a token bucket (GCRA): one limiter; the same kept by every charge rule at once |
+//! | `window` | a log of admissions: sliding or fixed windows, slices, calendar days |
+//! | `belief`, `slices` | a version space: the shapes and charge rules that may be true of one limit |
+//! | `sight` | what one answer's header says, and between which instants it was written |
+//! | `gate`, `gates` | one limit with its refusals; all limits of a lane, all or nothing |
+//! | `toll`, `paid`, `ledger` | what a request takes by every rule; sums of that; the lane's books |
+//! | `around`, `sent` | which other requests an answer's numbers can hold |
+//! | `queue`, `served`, `sums` | deficit round robin among tenants within priorities, and forecasts of it |
+//! | `concurrency` | how many requests at once: fixed, or additive increase and multiplicative decrease |
+//! | `ceiling` | the rate of sending that the provider bears, after it complained |
+//! | `breaker` | the circuit breaker |
+//! | `predict` | how long the next answer will be |
+//! | `bound` | the least time that the limits allow |
 
 mod around;
 mod ask;
@@ -44,7 +63,7 @@ pub use ceiling::{Ceiling, CeilingStatus};
 pub use change::Change;
 pub use concurrency::Concurrency;
 pub use forecast::{Forecast, Hold};
-pub use gate::{Gate, GateStatus, Source};
+pub use gate::{GateStatus, Source};
 pub use gates::{Gates, Overdrawn, Wait};
 pub use health::{Call, CallStats, Health, HealthBook, Outcome, Quantiles, Recent};
 pub use machine::{LaneStatus, Machine};

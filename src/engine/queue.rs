@@ -130,8 +130,12 @@ impl<T> Queue<T> {
         self.len
     }
 
+    fn weight_of(&self, tenant: &Tenant) -> u32 {
+        self.weights.get(tenant).copied().unwrap_or(1).max(1)
+    }
+
     pub(super) fn insert(&mut self, place: Place, entry: Entry<T>) {
-        let weight = self.weights.get(&place.tenant).copied().unwrap_or(1).max(1);
+        let weight = self.weight_of(&place.tenant);
         let level = self.levels.entry(place.priority).or_insert_with(Level::new);
         if let Some(deadline) = entry.deadline {
             self.deadlines.insert((deadline, place.clone()));
@@ -203,7 +207,7 @@ impl<T> Queue<T> {
     pub(super) fn ahead(&mut self, place: &Place) -> Ahead {
         let higher = self.levels.range_mut((Excluded(place.priority), Unbounded));
         let ahead = higher.fold(Ahead::default(), |sum, (_, level)| sum.and(level.total()));
-        let weight = self.weights.get(&place.tenant).copied().unwrap_or(1).max(1);
+        let weight = self.weight_of(&place.tenant);
         let level = self.levels.get_mut(&place.priority);
         level.map_or(ahead, |level| ahead.and(level.ahead(&place.tenant, place.arrival, weight)))
     }

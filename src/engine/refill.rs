@@ -70,7 +70,7 @@ impl Refill {
         for (rule, tat) in self.tats.iter().filter(|(rule, _)| rules.contains(*rule)) {
             let n = amounts[*rule];
             largest = largest.max(n);
-            // Far from the end, both of them.
+            // No overflow: both are far below `u64::MAX`.
             let due = tat.at + self.bucket.in_units(n);
             if latest <= due {
                 (latest, binding) = (due, (n, tat.at));
@@ -248,9 +248,7 @@ impl Refill {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cost::MINUTE;
-
-    const SECOND: Duration = Duration::from_secs(1);
+    use crate::cost::{MINUTE, SECOND};
 
     /// A bucket of one a second.
     fn book(now: Moment) -> Refill {

@@ -87,8 +87,7 @@ pub(crate) fn weight(key: &str, name: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
+    use crate::cost::SECOND;
 
     fn offer(rank: usize, seconds: u32) -> Offer {
         Offer { rank, starts_in: SECOND * seconds, ..Offer::default() }

@@ -86,9 +86,7 @@ impl Doubtful {
         }
         Unseen { least: low, most: mean(most).saturating_add(spread(most)).min(total), beyond: 0 }
     }
-}
 
-impl Doubtful {
     /// Of those that the server had seen, the input surely counts.
     fn undone_at_most(&self, (all, input): (u64, u64)) -> u64 {
         let seen = self.requests - self.unseen.1.min(self.requests);

@@ -430,9 +430,8 @@ fn later(at: Moment, length: Duration, n: u64) -> Moment {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cost::MINUTE;
+    use crate::cost::{MINUTE, SECOND};
 
-    const SECOND: Duration = Duration::from_secs(1);
     const MARGIN: Duration = Duration::from_millis(500);
     const BY: Rules = Rules::of(&[Rule::LargerPlusCap]);
 

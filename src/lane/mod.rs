@@ -334,7 +334,7 @@ impl Lane {
         self.metrics.retried(self);
         let mut state = self.lock();
         state.counters.retries += 1;
-        if load { state.machine.budget.spend(clock::now()) } else { Duration::ZERO }
+        if load { state.machine.spend_retry(clock::now()) } else { Duration::ZERO }
     }
 
     /// Keeps the lane from counting as idle while a request waits outside of it for its next attempt.

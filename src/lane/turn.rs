@@ -106,7 +106,7 @@ impl Future for Turn {
                 };
                 let place = queued.ticket.take();
                 if matches!(answer, Ok(Answer::Refused(_))) {
-                    // The queue is shorter, which nobody has noticed who may call user code.
+                    // The driver has shortened the queue, but may not call listeners: it is told from here.
                     queued.riders.lane.change(|_| ());
                 }
                 Poll::Ready(match answer.unwrap_or(Answer::Refused(Refusal::Closed)) {

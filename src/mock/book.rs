@@ -6,138 +6,10 @@ use std::time::Duration;
 use super::config::{ChargeRule, Count, LimitChange, MockConfig, MockLimits};
 use super::luck::scatter;
 use super::meter::{Meter, Place};
-use crate::cost::{DAY, Estimate, MINUTE, Shape, Usage};
+use super::shown::{Gauge, Refusal, Standing};
+use super::which::Which;
+use crate::cost::{Estimate, Usage};
 use crate::providers::Provider;
-
-/// One of the limits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names are those of `MockLimits`, where they are explained")]
-pub enum Which {
-    Rpm,
-    Rpd,
-    Tpm,
-    Tpd,
-    Itpm,
-    Otpm,
-}
-
-impl Which {
-    pub(crate) const ALL: [Which; 6] = [Which::Rpm, Which::Rpd, Which::Tpm, Which::Tpd, Which::Itpm, Which::Otpm];
-
-    /// `RPM`, `RPD`, `TPM`, `TPD`, `ITPM` or `OTPM`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Which::Rpm => "RPM",
-            Which::Rpd => "RPD",
-            Which::Tpm => "TPM",
-            Which::Tpd => "TPD",
-            Which::Itpm => "ITPM",
-            Which::Otpm => "OTPM",
-        }
-    }
-
-    /// What is counted, as in the error's `type`.
-    pub(crate) fn kind(self) -> &'static str {
-        match self {
-            Which::Rpm | Which::Rpd => "requests",
-            Which::Tpm | Which::Tpd | Which::Itpm | Which::Otpm => "tokens",
-        }
-    }
-
-    pub(crate) fn period(self) -> &'static str {
-        match self {
-            Which::Rpm | Which::Tpm | Which::Itpm | Which::Otpm => "min",
-            Which::Rpd | Which::Tpd => "day",
-        }
-    }
-
-    pub(crate) fn window(self) -> Duration {
-        match self {
-            Which::Rpm | Which::Tpm | Which::Itpm | Which::Otpm => MINUTE,
-            Which::Rpd | Which::Tpd => DAY,
-        }
-    }
-
-    pub(crate) fn amount(self, limits: &MockLimits) -> Option<u64> {
-        match self {
-            Which::Rpm => limits.rpm,
-            Which::Rpd => limits.rpd,
-            Which::Tpm => limits.tpm,
-            Which::Tpd => limits.tpd,
-            Which::Itpm => limits.itpm,
-            Which::Otpm => limits.otpm,
-        }
-    }
-
-    pub(crate) fn shape(self, limits: &MockLimits) -> Shape {
-        let shapes = &limits.shapes;
-        match self {
-            Which::Rpm => shapes.rpm,
-            Which::Rpd => shapes.rpd,
-            Which::Tpm => shapes.tpm,
-            Which::Tpd => shapes.tpd,
-            Which::Itpm => shapes.itpm,
-            Which::Otpm => shapes.otpm,
-        }
-    }
-
-    fn requested(self, tokens: u64, input: u64) -> u64 {
-        match self {
-            Which::Rpm | Which::Rpd => 1,
-            Which::Tpm | Which::Tpd => tokens,
-            Which::Itpm => input,
-            // Counted when it is there; no cap reserves it.
-            Which::Otpm => 0,
-        }
-    }
-}
-
-/// Why a request was refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// The limit that holds it longest.
-    pub which: Which,
-    /// The limit's amount.
-    pub limit: u64,
-    /// Whole, rounded up. Of a limit that is cut into slices, what is used of the whole window.
-    pub used: u64,
-    /// What the request would take.
-    pub requested: u64,
-    /// Until the request fits if nobody else comes; `None` when it is larger than the limit and never will.
-    pub wait: Option<Duration>,
-}
-
-/// What the headers show of one limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gauge {
-    /// Its amount.
-    pub limit: u64,
-    /// What is left of it.
-    pub remaining: u64,
-    /// Refill: until it is full again. Fixed windows, slices, calendar days: until the window ends. Sliding: until the
-    /// oldest admission leaves the window.
-    pub reset: Duration,
-    /// The window that the amount is for.
-    pub window: Duration,
-}
-
-/// What the headers show.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
-    /// Of RPM or RPD; in Azure's dialect of the slice that they are cut into.
-    pub requests: Option<Gauge>,
-    /// Of TPM or TPD.
-    pub tokens: Option<Gauge>,
-    /// Of ITPM.
-    pub input: Option<Gauge>,
-    /// Of OTPM.
-    pub output: Option<Gauge>,
-    /// The tokens that the request was charged in the end, which Mistral shows.
-    pub charged: Option<u64>,
-    pub(crate) dialect: Provider,
-    /// The wall clock, since 1970.
-    pub(crate) wall: Duration,
-}
 
 /// An admitted request, to settle it later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,7 +45,7 @@ pub struct Book {
     limits: MockLimits,
     meters: [Meter; Which::ALL.len()],
     changes: VecDeque<LimitChange>,
-    rules: Rules,
+    settings: Settings,
     now: Duration,
     /// Numbers everything that is counted.
     counted: u64,
@@ -181,7 +53,7 @@ pub struct Book {
 
 /// What does not change while it runs.
 #[derive(Clone, Copy, Debug)]
-struct Rules {
+struct Settings {
     charge: ChargeRule,
     count: Count,
     predicted_output: u64,
@@ -203,7 +75,7 @@ impl Book {
     pub fn new(config: &MockConfig) -> Self {
         let mut changes = config.changes.clone();
         changes.sort_by_key(|change| change.at);
-        let rules = Rules {
+        let settings = Settings {
             charge: config.charge,
             count: config.count,
             predicted_output: config.predicted_output,
@@ -215,9 +87,9 @@ impl Book {
         };
         Self {
             limits: config.limits,
-            meters: Which::ALL.map(|which| rules.meter(which, &config.limits)),
+            meters: Which::ALL.map(|which| settings.meter(which, &config.limits)),
             changes: changes.into(),
-            rules,
+            settings,
             now: Duration::ZERO,
             counted: 0,
         }
@@ -233,7 +105,7 @@ impl Book {
         self.advance(now); // by the old limits, up to now
         for which in Which::ALL {
             if which.shape(&limits) != which.shape(&self.limits) {
-                self.meters[which as usize] = self.rules.meter(which, &limits);
+                self.meters[which as usize] = self.settings.meter(which, &limits);
             }
         }
         self.limits = limits;
@@ -242,11 +114,11 @@ impl Book {
     /// The tokens that a request is charged at admission. An `input_by_chars` of zero means that only the exact count is
     /// known.
     pub fn charge(&self, request: &Estimate) -> u64 {
-        let rules = &self.rules;
-        let input = rules.input(request);
-        let predicted = rules.predicted_output.saturating_mul(request.choices.into());
+        let settings = &self.settings;
+        let input = settings.input(request);
+        let predicted = settings.predicted_output.saturating_mul(request.choices.into());
         let output = request.output_cap.unwrap_or(predicted);
-        match rules.charge {
+        match settings.charge {
             ChargeRule::InputPlusCap => input.saturating_add(output),
             ChargeRule::MaxOfInputAndCap => input.max(output),
             ChargeRule::InputOnly => input,
@@ -260,7 +132,7 @@ impl Book {
     /// that the wait is true.
     pub fn admit(&mut self, request: &Estimate, now: Duration) -> Result<Admitted, Refusal> {
         self.advance(now);
-        let (tokens, input) = (self.charge(request), self.rules.input(request));
+        let (tokens, input) = (self.charge(request), self.settings.input(request));
         let requested = |which: Which| which.requested(tokens, input);
         let refusals = Which::ALL.into_iter().filter_map(|which| self.refusal(which, requested(which)));
         let longest = refusals.max_by_key(|refusal| refusal.wait.unwrap_or(Duration::MAX));
@@ -272,14 +144,14 @@ impl Book {
         for which in Which::ALL {
             self.add(which, requested(which), place);
         }
-        let uncapped = request.output_cap.is_none() && self.rules.predicted_output == 0;
-        let output_open = uncapped || self.rules.charge == ChargeRule::InputOnly;
+        let uncapped = request.output_cap.is_none() && self.settings.predicted_output == 0;
+        let output_open = uncapped || self.settings.charge == ChargeRule::InputOnly;
         Ok(Admitted { tokens, input, output_open, place })
     }
 
     /// A refusal takes one request from RPM where refusals count.
     pub(crate) fn note_refusal(&mut self, now: Duration) {
-        if self.rules.refusals_count {
+        if self.settings.refusals_count {
             self.advance(now);
             let place = self.place();
             self.add(Which::Rpm, 1, place);
@@ -292,12 +164,12 @@ impl Book {
     /// the tokens that it was charged in the end.
     pub fn settle(&mut self, admitted: &Admitted, usage: &Usage, now: Duration) -> u64 {
         self.advance(now);
-        let used = match (self.rules.settle, admitted.output_open) {
+        let used = match (self.settings.settle, admitted.output_open) {
             (true, _) => usage.total(),
             (false, true) => admitted.tokens.saturating_add(usage.output_tokens),
             (false, false) => admitted.tokens,
         };
-        let input = if self.rules.settle { usage.input_tokens } else { admitted.input };
+        let input = if self.settings.settle { usage.input_tokens } else { admitted.input };
         let place = self.place();
         for (which, charged, used) in [
             (Which::Tpm, admitted.tokens, used),
@@ -315,7 +187,7 @@ impl Book {
     /// allows less in the long run: an account with 500 RPM and 10,000 RPD was seen to show 10,000 and `8.64s`.
     pub fn standing(&mut self, now: Duration) -> Standing {
         self.advance(now);
-        let dialect = self.rules.dialect;
+        let dialect = self.settings.dialect;
         let (requests, tokens) = match dialect {
             Provider::Openai | Provider::Compatible => {
                 (self.stricter(Which::Rpm, Which::Rpd), self.stricter(Which::Tpm, Which::Tpd))
@@ -324,7 +196,7 @@ impl Book {
             Provider::Azure => (self.slice(Which::Rpm), self.gauge(Which::Tpm)),
             _ => (self.gauge(Which::Rpm), self.gauge(Which::Tpm)),
         };
-        let wall = Duration::from_secs(u64::try_from(self.rules.unix).unwrap_or(0)).saturating_add(self.now);
+        let wall = Duration::from_secs(u64::try_from(self.settings.unix).unwrap_or(0)).saturating_add(self.now);
         let (input, output) = (self.gauge(Which::Itpm), self.gauge(Which::Otpm));
         Standing { requests, tokens, input, output, charged: None, dialect, wall }
     }
@@ -395,7 +267,7 @@ impl Book {
     }
 }
 
-impl Rules {
+impl Settings {
     fn input(&self, request: &Estimate) -> u64 {
         match self.count {
             Count::Characters if request.input_by_chars > 0 => request.input_by_chars,
@@ -424,7 +296,7 @@ mod tests {
     use super::super::config::MockShapes;
     use super::super::headers::go_duration;
     use super::*;
-    use crate::cost::Zone;
+    use crate::cost::{DAY, MINUTE, Shape, Zone};
 
     const START: Duration = Duration::ZERO;
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::book::Which;
 use super::dialect;
 use super::named::NamedError;
+use super::which::Which;
 use crate::cost::{DAY, Shape};
 use crate::providers::Provider;
 

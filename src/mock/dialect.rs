@@ -2,8 +2,8 @@
 
 use http::{HeaderMap, HeaderName, Uri, header};
 
-use super::book::Which;
 use super::config::MockLimits;
+use super::which::Which;
 use crate::providers::Provider;
 
 /// The limits that `dialect` has names for, in headers or in refusals.

@@ -3,11 +3,12 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::book::{Admitted, Refusal, Standing};
+use super::book::Admitted;
 use super::clock::Clock;
 use super::config::{MockConfig, MockLimits};
 use super::ledger::{Ledger, Page};
 use super::luck::{Fault, Luck, fault_at, scatter};
+use super::shown::{Refusal, Standing};
 use super::stats::{Stats, Tally};
 use crate::cost::{Estimate, Usage};
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use jiff::Timestamp;
 
-use super::book::{Gauge, Standing};
+use super::shown::{Gauge, Standing};
 use crate::cost::MINUTE;
 use crate::providers::Provider;
 

@@ -78,7 +78,7 @@ fn pool_of(model: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::book::Which;
+    use super::super::which::Which;
     use super::*;
     use crate::cost::Estimate;
 

@@ -51,15 +51,19 @@ mod meter;
 mod named;
 mod refuse;
 mod server;
+mod shown;
 mod stats;
 mod status;
+mod which;
 mod words;
 
-pub use book::{Admitted, Book, Gauge, Refusal, Standing, Which};
+pub use book::{Admitted, Book};
 pub use config::{
     ChargeRule, Count, Faults, Latency, LimitChange, MockConfig, MockLimits, MockShapes, Outage, OutageKind,
     OutputModel, Stamp,
 };
 pub use named::{NamedError, UnknownError};
 pub use server::Mock;
+pub use shown::{Gauge, Refusal, Standing};
 pub use stats::{FaultCounts, Refused, Stats};
+pub use which::Which;

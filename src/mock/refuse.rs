@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 
-use super::book::Refusal;
 use super::headers::{go_duration, stamp_retry, whole_ms};
+use super::shown::Refusal;
 
 /// An error answer: status, the fields of the body, and when to come back.
 #[derive(Debug)]
@@ -183,7 +183,7 @@ pub(crate) fn server_error() -> Problem {
 
 #[cfg(test)]
 mod tests {
-    use super::super::book::Which;
+    use super::super::which::Which;
     use super::*;
 
     #[test]

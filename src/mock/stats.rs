@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::book::{Refusal, Which};
 use super::config::MockLimits;
 use super::luck::Fault;
-
-const MINUTE: Duration = Duration::from_secs(60);
+use super::shown::Refusal;
+use super::which::Which;
+use crate::cost::MINUTE;
 
 /// What the mock saw since it started: one consistent snapshot.
 ///

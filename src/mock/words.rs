@@ -9,9 +9,10 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
-use super::book::{Refusal, Which};
 use super::headers::{go_duration, stamp_retry, stamp_retry_seconds, whole_ms};
 use super::refuse::{Problem, Refused, What};
+use super::shown::Refusal;
+use super::which::Which;
 use crate::providers::Provider;
 
 /// An error answer as it goes out.

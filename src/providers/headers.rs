@@ -8,7 +8,7 @@ use super::Provider;
 use super::classify::{clean, mask};
 use super::dialect::{Names, QUERY_COST, REQUEST_ID, names};
 use super::duration::{parse_duration, parse_retry_after, until_rfc3339};
-use crate::cost::{DAY, Dimension, MINUTE, SECOND};
+use crate::cost::{DAY, Dimension, HOUR, MINUTE, SECOND};
 
 /// LiteLLM's proxy passes on a provider's headers under this prefix; only four keep their own names.
 const LITELLM: &str = "llm_provider-";
@@ -75,7 +75,7 @@ impl Reading {
             let nanos = window.as_nanos();
             nanos * 11 >= least.saturating_mul(10) && nanos * 9 <= most.saturating_mul(10)
         };
-        let mut windows = [SECOND, MINUTE, Duration::from_secs(3_600), DAY].into_iter().filter(fits);
+        let mut windows = [SECOND, MINUTE, HOUR, DAY].into_iter().filter(fits);
         let window = windows.next()?;
         windows.next().is_none().then_some(window)
     }

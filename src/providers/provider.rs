@@ -1,3 +1,5 @@
+//! Whose rules are built in.
+
 use std::fmt;
 use std::str::FromStr;
 

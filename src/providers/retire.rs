@@ -11,6 +11,7 @@ use super::{Class, Failure};
 
 /// Who is of no use after a failure, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Retirement {
     /// Who.
     pub scope: Scope,
@@ -20,6 +21,7 @@ pub struct Retirement {
 
 /// What a failure makes useless.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Scope {
     /// The key that was used; other keys of the account are not concerned.
     Key,
@@ -49,10 +51,11 @@ const MONTHLY: &[&str] = &[
 ///
 /// ```
 /// use std::time::SystemTime;
-/// use tollgate::providers::{Observation, Provider, Retirement, Scope, classify, retirement};
+/// use tollgate::providers::{Observation, Provider, Scope, classify, retirement};
 ///
 /// let revoked = classify(Provider::Openai, 401, &Observation::default(), br#"{"error": {"code": "invalid_api_key"}}"#);
-/// assert_eq!(retirement(&revoked, SystemTime::now()), Some(Retirement { scope: Scope::Key, back_in: None }));
+/// let retired = retirement(&revoked, SystemTime::now()).unwrap();
+/// assert_eq!((retired.scope, retired.back_in), (Scope::Key, None));
 /// let failed = classify(Provider::Openai, 500, &Observation::default(), b"");
 /// assert_eq!(retirement(&failed, SystemTime::now()), None);
 /// ```

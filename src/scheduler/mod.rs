@@ -265,7 +265,8 @@ impl Scheduler {
         Ok(self.route(&request, &estimate, due)?.forecast()?)
     }
 
-    /// What a request would be charged by its account's rule, and the limit that could never hold it, if there is one.
+    /// What a request would be charged by its account's rule, and the limit that could never hold it, if there is one. Large texts
+    /// are counted on the calling thread.
     ///
     /// # Errors
     /// When the request names no model or no known account.

@@ -30,8 +30,8 @@ pub(crate) struct Answered<T> {
 )]
 pub(crate) enum Ended<T, E> {
     Answered(Answered<T>),
-    /// The last attempt's result was an error answer, or none because nothing was sent, that is the caller's to read; its
-    /// books are closed.
+    /// What the closure returned, for the caller to read: an error answer, or whatever it returned after
+    /// [`Attempt::unsent`]. The books are closed.
     ErrorAnswer {
         value: T,
         failure: Box<Failure>,

@@ -240,7 +240,7 @@ async fn waiters_of_the_last_account_are_told_when_it_leaves() {
     let waiting = scheduler.enqueue(request(3_000)).await.unwrap();
     let start = Instant::now();
     assert_eq!(permit.failed(NO_CREDIT.0, &HeaderMap::new(), NO_CREDIT.1.as_bytes()).class, Class::QuotaExhausted);
-    let Err(Refusal::Retired { .. }) = waiting.await else { panic!("nobody can send it") };
+    let Err(AcquireError::Refused(Refusal::Retired { .. })) = waiting.await else { panic!("nobody can send it") };
     assert_eq!(start.elapsed(), Duration::ZERO);
 }
 

@@ -70,7 +70,9 @@ async fn a_deadline_that_passes_while_waiting_ends_the_wait_on_time() {
     assert!(tokio::time::timeout(SECOND, &mut waiter).await.is_err());
     // The limit shrinks, and what was possible no longer is.
     scheduler.set_limits("gpt-4o", [Limit::rpm(60), Limit::tpm(3_000)]);
-    let Err(Refusal::Deadline { starts_in, .. }) = waiter.await else { panic!("it cannot start in time") };
+    let Err(AcquireError::Refused(Refusal::Deadline { starts_in, .. })) = waiter.await else {
+        panic!("it cannot start in time")
+    };
     assert_eq!(start.elapsed(), 10 * SECOND);
     assert!(starts_in > 10 * SECOND);
     assert_eq!(scheduler.snapshot().lanes[0].status.waiting, 0);
@@ -152,7 +154,9 @@ async fn a_waiter_that_no_longer_fits_any_limit_is_told_so() {
     let scheduler = busy().await;
     let waiter = scheduler.enqueue(request(3_000)).await.unwrap();
     scheduler.set_limits("gpt-4o", [Limit::tpm(2_000)]);
-    let Err(Refusal::TooLarge { size: 3_000, .. }) = waiter.await else { panic!("it can never pass") };
+    let Err(AcquireError::Refused(Refusal::TooLarge { size: 3_000, .. })) = waiter.await else {
+        panic!("it can never pass")
+    };
 }
 
 #[tokio::test(start_paused = true)]
@@ -235,7 +239,7 @@ async fn models_without_end_take_no_memory_without_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_request_goes_alone_until_the_provider_has_answered() {
+async fn a_large_first_request_goes_alone_until_the_provider_has_answered() {
     let scheduler = scheduler();
     let mut first = scheduler.acquire(request(5_000)).await.unwrap();
     first.sent();

@@ -18,7 +18,7 @@ pub(crate) fn out(text: &str) {
 }
 
 /// A key shorter than this is no secret, and hiding it would tear words apart.
-const SHORTEST_SECRET: usize = 8;
+pub(crate) const SHORTEST_SECRET: usize = 8;
 
 /// The text without the key, whatever a server made of it.
 pub(crate) fn without(text: &str, secret: Option<&Secret>) -> String {

@@ -16,7 +16,7 @@ use super::refill::Refill;
 use super::sight::{Doubtful, Sight, Verdict};
 use super::slices::{Test, slice};
 use super::window::{Ends, Window};
-use crate::cost::{Limit, SECOND, Shape};
+use crate::cost::{HOUR, Limit, SECOND, Shape};
 use crate::providers::{Amounts, Rule, Rules};
 
 use hypothesis::Hypothesis;
@@ -25,7 +25,7 @@ pub(super) use refused::Room;
 /// Contradictions in a row that kill: other users, rounding or a lost answer make one, and sometimes two.
 pub(super) const VOTES: u8 = 3;
 /// Shapes that are not known are looked for in windows up to this long.
-const LONGEST: Duration = Duration::from_secs(3_600);
+const LONGEST: Duration = HOUR;
 
 /// The hypotheses about one limit.
 #[derive(Debug)]
@@ -390,7 +390,7 @@ impl Belief {
         }
     }
 
-    /// Nothing is under way: the server's number is the truth.
+    /// The server's number holds all that was ever sent: it is the truth.
     pub(super) fn set_used(&mut self, used: u64, now: Moment) {
         for hypothesis in &mut self.hypotheses {
             let Some(rule) = hypothesis.alive.iter().next() else { continue };

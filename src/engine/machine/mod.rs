@@ -28,14 +28,14 @@ use super::refusal::Refusal;
 use super::retry::{RetryBudget, Volleys};
 use super::tenant::Tenant;
 use super::watch::DayUses;
-use crate::cost::{Charge, Limit};
+use crate::cost::{Charge, HOUR, Limit};
 use crate::providers::Reading;
 
 pub use status::LaneStatus;
 
 /// The longest pause that is tied to no limit. It also stands in for waits that are too long to be meant, so that one wrong header
 /// cannot stop a lane for good.
-const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
+const LONGEST_PAUSE: Duration = HOUR;
 /// A deadline that passed no longer ago than this still counts as "now": a request without any patience needs some time to get
 /// here.
 const AT_ONCE: Duration = Duration::from_millis(10);
@@ -73,7 +73,7 @@ pub struct Machine<T> {
     queue: Queue<T>,
     predictors: Predictors,
     /// The retries that the lane may still make.
-    pub budget: RetryBudget,
+    budget: RetryBudget,
     concurrency: Concurrency,
     ceiling: Ceiling,
     breaker: Breaker,
@@ -90,8 +90,8 @@ pub struct Machine<T> {
     /// The last grant that came back, to be the next one without an allocation.
     spare: Option<Box<Grant>>,
     closed: bool,
-    /// Its limits are no more those that it was made with.
-    changed: bool,
+    /// The lane would lose them if it were dropped and made anew.
+    limits_were_set: bool,
 }
 
 impl<T> Machine<T> {
@@ -115,7 +115,7 @@ impl<T> Machine<T> {
             paused_until: None,
             spare: None,
             closed: false,
-            changed: false,
+            limits_were_set: false,
         }
     }
 
@@ -164,7 +164,7 @@ impl<T> Machine<T> {
     /// are refused when their turn comes.
     pub fn set_limits(&mut self, limits: &[(Limit, Source)], now: Moment) {
         self.gates.set(limits, now);
-        self.changed = true;
+        self.limits_were_set = true;
     }
 
     /// Grants the request if it can start now.
@@ -430,11 +430,11 @@ impl<T> Machine<T> {
         self.queue.len() == 0 && self.in_flight == 0
     }
 
-    /// Whether nothing is lost with it but what it has learned: all limits are full and those of its making, and the provider has
-    /// no trouble.
+    /// Whether the lane may be dropped and made anew, so that nothing is lost but what it has learned: nothing waits or is under way,
+    /// every limit is full and as it was at first, and there is no pause, ceiling or open breaker.
     pub fn is_at_rest(&mut self, now: Moment) -> bool {
         let untroubled = self.open(now).is_ok() && !self.breaker.is_open() && self.ceiling.status(now).is_none();
-        self.is_idle() && untroubled && !self.changed && self.gates.are_full(now)
+        self.is_idle() && untroubled && !self.limits_were_set && self.gates.are_full(now)
     }
 
     /// Takes no new requests from now on; those that wait and retries of those under way still go.
@@ -587,11 +587,9 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::cost::DAY;
+    use crate::cost::{DAY, SECOND};
     use crate::engine::forecast::Hold;
     use crate::providers::Provider;
-
-    const SECOND: Duration = Duration::from_secs(1);
 
     /// One request a minute, and two may wait.
     fn lane(now: Moment) -> Machine<()> {
@@ -677,7 +675,7 @@ mod tests {
         best(8_000) / best(2_000)
     }
 
-    fn hour() -> Machine<()> {
+    fn unbounded() -> Machine<()> {
         let mut gates = Gates::new(Provider::Openai, Duration::ZERO);
         gates.set(&[(Limit::rpm(1), Source::Configured)], Moment::START);
         Machine::new(gates, Moment::START)
@@ -686,7 +684,7 @@ mod tests {
     #[test]
     fn a_deadline_is_checked_without_a_look_at_every_tenant() {
         let enqueue = |tenants: u64| {
-            let (mut lane, now) = (hour(), Moment::START);
+            let (mut lane, now) = (unbounded(), Moment::START);
             let start = Instant::now();
             for tenant in 0..tenants {
                 let tenant = tenant.to_string().into();
@@ -702,7 +700,7 @@ mod tests {
     #[test]
     fn expiring_takes_no_look_at_everybody_before() {
         let expire = |waiting: u64| {
-            let (mut lane, now) = (hour(), Moment::START);
+            let (mut lane, now) = (unbounded(), Moment::START);
             lane.pause(SECOND * 1_800, now);
             for left in (0..waiting).rev() {
                 // Later arrivals have earlier deadlines.

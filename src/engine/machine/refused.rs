@@ -3,12 +3,17 @@
 use std::time::Duration;
 
 use super::{LONGEST_PAUSE, Machine};
-use crate::cost::{Charge, DAY, Limit, MINUTE};
+use crate::cost::{Charge, DAY, MINUTE};
 use crate::engine::ask::{Grant, Ticket};
 use crate::engine::moment::Moment;
 use crate::providers::{Class, Failure, LimitHit};
 
 impl<T> Machine<T> {
+    /// Takes a retry from the lane's budget. Returns how long the request waits for it.
+    pub fn spend_retry(&mut self, now: Moment) -> Duration {
+        self.budget.spend(now)
+    }
+
     /// The request of `grant`, which is about to be [finished](Machine::finish), failed.
     pub fn failed(&mut self, grant: &Grant, failure: &Failure, now: Moment) {
         if let Some(hold) = failure.slow_down() {
@@ -43,12 +48,10 @@ impl<T> Machine<T> {
         default_wait: Duration,
         now: Moment,
     ) -> Option<Moment> {
-        let used = failure.limit.and_then(|hit| hit.used);
-        if let (Some(LimitHit { dimension, window: Some(window), limit, .. }), None) = (failure.limit, failure.wait)
-            && window >= DAY
+        if let (Some(hit), None) = (failure.limit, failure.wait)
+            && hit.window >= Some(DAY)
         {
-            let limit = Limit::new(dimension, limit.unwrap_or(0), window);
-            let until = self.gates.used_up(&limit, used, charge, sent, now);
+            let until = self.gates.used_up(&hit, charge, sent, now);
             return until.or_else(|| Some(self.pause(LONGEST_PAUSE, now)));
         }
         let wait = failure.wait.unwrap_or(default_wait);

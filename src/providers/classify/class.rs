@@ -1,3 +1,5 @@
+//! The kinds of failure.
+
 use serde::Serialize;
 
 /// What kind of failure a response is, and with it what to do next.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::LimitHit;
-use crate::cost::{DAY, Dimension, MINUTE};
+use crate::cost::{DAY, Dimension, HOUR, MINUTE};
 use crate::providers::duration::{LONGEST, parse_duration};
 use crate::providers::headers::number;
 
@@ -65,7 +65,7 @@ fn per_window(message: &str) -> Option<LimitHit> {
     let (before, after, dimension) =
         PHRASES.iter().find_map(|(phrase, dimension)| message.split_once(phrase).map(|(b, a)| (b, a, *dimension)))?;
     const WINDOWS: [(&str, Duration); 4] =
-        [("sec", Duration::from_secs(1)), ("min", MINUTE), ("hour", Duration::from_secs(3_600)), ("day", DAY)];
+        [("sec", Duration::from_secs(1)), ("min", MINUTE), ("hour", HOUR), ("day", DAY)];
     let window = WINDOWS.iter().find(|(name, _)| after.starts_with(name)).map(|(_, window)| *window);
     let stated = before.rsplit_once("limit of ").and_then(|(_, amount)| number(amount.trim()));
     Some(LimitHit {

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
-use tollgate::providers::{self, Class, Observation};
+use tollgate::providers::{self, Observation};
 use tollgate::{AcquireError, Error, Failure, Provider, Refusal, Secret};
 
 use super::failures::no_answer;
@@ -105,7 +105,7 @@ impl Fault {
         let code = match (&failure.code, failure.status) {
             (Some(code), _) => code.clone(),
             (None, 0) => "no_answer".to_owned(),
-            (None, _) => name(failure.class),
+            (None, _) => failure.class.name().to_owned(),
         };
         let message =
             if failure.message.is_empty() { failure.class.advice().to_owned() } else { failure.message.clone() };
@@ -128,11 +128,6 @@ pub(crate) fn told(failure: &Failure) -> String {
         brief.message.push('…');
     }
     brief.to_string()
-}
-
-/// `Class::RateLimited` as `rate_limited`.
-fn name(class: Class) -> String {
-    serde_json::to_value(class).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

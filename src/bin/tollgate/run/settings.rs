@@ -32,9 +32,6 @@ const OTHER_FILES: u64 = 96;
 /// Sent where a server on this machine wants to see some key and none is set.
 pub(crate) const NO_SECRET: &str = "none";
 
-/// A key shorter than this is no secret, and hiding it would tear words apart.
-const SHORTEST_SECRET: usize = 8;
-
 /// Where the webhook's secret is looked for unless said otherwise.
 const WEBHOOK_SECRET: &str = "TOLLGATE_WEBHOOK_SECRET";
 
@@ -270,7 +267,8 @@ fn config(target: &TargetArgs, limits: &LimitArgs, from: &InputFrom) -> Result<(
         }
         secrets
     };
-    let secrets = secrets.into_iter().filter(|secret: &Secret| secret.expose().len() >= SHORTEST_SECRET).collect();
+    let secrets =
+        secrets.into_iter().filter(|secret: &Secret| secret.expose().len() >= show::SHORTEST_SECRET).collect();
     Ok((config, secrets))
 }
 
