@@ -21,6 +21,8 @@ pub(super) struct Around {
     pub(super) unanswered: Paid,
     /// What was given back since it was granted.
     pub(super) given_back: Charge,
+    /// What it used more than it was charged. A number that was written as it was admitted does not hold that.
+    pub(super) owed: Charge,
     /// The standard deviation of the tokens of a charge.
     pub(super) deviation: f64,
     /// Requests that were refused lately, which the server may have counted or not.

@@ -43,7 +43,7 @@ impl Book {
     /// Gives back what never reached the provider, charged at `at`; others were charged `since`.
     pub(super) fn refund(&mut self, amounts: &Amounts, since: &Amounts, at: Moment, now: Moment) {
         match self {
-            Book::Refill(book) => book.refund(amounts, since, now),
+            Book::Refill(book) => book.refund(amounts, since, at, now),
             Book::Window(book) => book.refund(amounts, at),
             // What has ended is not under way any more: it is off the gauge already.
             Book::Gauge { .. } => {}

@@ -66,7 +66,7 @@ pub struct Breaker {
     usual: Option<Duration>,
     /// The requests that failed after the settled one: number and arrival.
     failures: BTreeMap<u64, u64>,
-    verdict: Option<Suspicion>,
+    suspicion: Option<Suspicion>,
     outage: Option<Outage>,
     /// While it recovers: as many as may be under way.
     ramp: Option<u32>,
@@ -116,7 +116,7 @@ impl Breaker {
             heard: false,
             usual: None,
             failures: BTreeMap::new(),
-            verdict: None,
+            suspicion: None,
             outage: None,
             ramp: None,
             changes: Vec::new(),
@@ -195,14 +195,14 @@ impl Breaker {
             return;
         }
         let at = sent + self.usual.unwrap_or(USUAL);
-        let verdict = *self.verdict.get_or_insert(Suspicion { last: number, at });
-        let due = verdict.at <= now;
+        let suspicion = *self.suspicion.get_or_insert(Suspicion { last: number, at });
+        let due = suspicion.at <= now;
         if due {
-            self.verdict = None;
+            self.suspicion = None;
         }
         let unanswered = (self.sent.saturating_sub(self.settled) as usize).saturating_sub(self.failures.len());
         // Where few are unanswered they need no time to prove anything.
-        if (due && self.failures.range(..=verdict.last).count() >= OPENS_AT)
+        if (due && self.failures.range(..=suspicion.last).count() >= OPENS_AT)
             || self.failures.len() >= OPENS_AT + 2 * unanswered
         {
             self.open(failure.class, now);
@@ -245,7 +245,7 @@ impl Breaker {
         self.outage = Some(Outage { since: now, last, probe_at, pause, probing: false });
         self.settled = self.sent;
         self.failures.clear();
-        (self.verdict, self.ramp) = (None, None);
+        (self.suspicion, self.ramp) = (None, None);
         self.change(Change::Opened { last });
     }
 

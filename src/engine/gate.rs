@@ -395,15 +395,15 @@ impl Gate {
         self.belief.used(now).1 <= now
     }
 
-    /// Takes the server's own number. `complete` says that it holds all that was ever sent, so that it is the truth and not a
-    /// bound.
+    /// Takes the server's own number. Where it holds all that was ever sent, so that it is the truth and not a bound, `lacks` is what
+    /// the answered request turned out to owe since it was written.
     pub(super) fn read(
         &mut self,
         reading: &Reading,
         sight: &Sight,
         doubtful: &Doubtful,
         unseen: &[(Shape, (u64, u64))],
-        complete: bool,
+        lacks: Option<u64>,
         now: Moment,
     ) {
         let remaining = reading.remaining.unwrap_or(0);
@@ -412,8 +412,8 @@ impl Gate {
             self.settle_window(reading, agreed, now);
         }
         self.belief.learn(sight, doubtful, unseen);
-        if complete && remaining > 0 {
-            self.belief.set_used(sight.used, now);
+        if let Some(owed) = lacks.filter(|_| remaining > 0) {
+            self.belief.set_used(sight.used, owed, now);
         }
     }
 
@@ -489,7 +489,7 @@ impl Gate {
             [Shape::Calendar(zone)] if age(zone) < LOOK => now + age(zone).max(MINUTE),
             [Shape::Calendar(_) | Shape::Refill] => {
                 let (amounts, own) = (self.amounts(charge), self.belief.used(now).0);
-                self.belief.set_used(used.max(own), now);
+                self.belief.set_used(used.max(own), 0, now);
                 self.belief.ready_at(&amounts, now)
             }
             _ => now + LOOK,
@@ -539,6 +539,11 @@ impl Gate {
             Source::Header => self.most,
         };
         self.source = source;
+    }
+
+    /// Whether the user has set the number since then.
+    pub(super) fn is_newer_than(&self, sent: Moment) -> bool {
+        self.source == Source::Configured && self.since > sent
     }
 
     /// What the number becomes where a header shows `amount`, if that is another one.

@@ -241,7 +241,8 @@ impl Gates {
                 self.gates[index].take_over(&around.unanswered, around.sent);
             }
             let shown = self.gates[index].limit();
-            if let Some(amount) = reading.limit.and_then(|amount| self.gates[index].corrected(amount)) {
+            let new = reading.limit.filter(|_| !self.gates[index].is_newer_than(around.sent));
+            if let Some(amount) = new.and_then(|amount| self.gates[index].corrected(amount)) {
                 self.gates[index].resize(Limit { amount, ..shown }, Source::Header, now);
             }
             self.note((index < known).then_some(shown), index);
@@ -265,7 +266,9 @@ impl Gates {
             let doubtful = self.doubtful(shown.dimension, around);
             let of_requests: &[_] = if shown.dimension == Dimension::Requests { &[] } else { &unseen };
             let before = self.gates[index].limit();
-            self.gates[index].read(reading, &sight, &doubtful, of_requests, complete, now);
+            let owed = if self.stamps.at_completion() { 0 } else { around.owed.get(before.dimension) };
+            let lacks = complete.then_some(owed);
+            self.gates[index].read(reading, &sight, &doubtful, of_requests, lacks, now);
             // It may have found another window.
             self.note(Some(before), index);
         }
@@ -503,6 +506,7 @@ mod tests {
             later: Later::default(),
             unanswered: Paid::default(),
             given_back: Charge::default(),
+            owed: Charge::default(),
             deviation: 0.0,
             refused: 0,
             idle: false,
@@ -548,6 +552,25 @@ mod tests {
         };
         gates.read(&[reading], &around(now), now);
         assert_eq!(left(&mut gates, now), [500, 100]);
+    }
+
+    #[test]
+    fn a_small_limit_that_is_cut_into_slices_is_kept_as_a_whole_as_well() {
+        let now = Moment::START;
+        for limit in [1, 3, 7, 13, 16].map(Limit::rpm).into_iter().chain([Limit::rpd(50)]) {
+            let mut gates = Gates::new(Provider::Azure, Duration::ZERO);
+            gates.set(&configured(&[limit]), now);
+            gates.answered(now);
+            let step = limit.window / 600;
+            let sent: Vec<_> = (0..6_000)
+                .map(|i| {
+                    (0..100).take_while(|_| gates.reserve(&Charge::tokens(1, 0), now + step * i).is_ok()).count() as u64
+                })
+                .collect();
+            let fullest = sent.windows(600).map(|window| window.iter().sum::<u64>()).max().unwrap();
+            assert!(fullest <= limit.amount, "{limit}: {fullest} in a window");
+            assert!(sent.iter().sum::<u64>() * 10 >= limit.amount * 90, "{limit} is used");
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub(super) struct Ledger {
     /// What requests that were answered well were charged, and that sum when the last request went.
     taken: Paid,
     taken_before: Known,
-    /// Everything that was ever granted, whatever became of it.
+    /// Everything that was ever granted, whatever became of it, and what was used more.
     ever: Charge,
     /// When the last two marks were made, at least [`SEEN_AFTER`] apart, and what had ever been granted before.
     marks: [(Moment, Charge); 2],
@@ -131,6 +131,7 @@ impl Ledger {
         self.done.correct(charge, used);
         self.granted.correct(charge, used);
         self.given_back = self.given_back.plus(&charge.minus(used));
+        self.ever = self.ever.plus(&used.minus(charge));
         self.estimated = self.estimated.plus(charge);
         self.used = self.used.plus(used);
     }
@@ -174,6 +175,7 @@ impl Ledger {
             later,
             unanswered: self.granted.minus(&then.done),
             given_back: self.given_back.minus(&then.given_back),
+            owed: Charge::default(),
             deviation: self.granted.deviation(self.squares),
             refused: self.refused_lately(now),
             idle,

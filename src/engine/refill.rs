@@ -16,6 +16,12 @@ pub(super) struct Refill {
     tats: Vec<(Rule, Tat)>,
     /// None of them is later. It may be too late itself: what is given back does not lower it.
     latest: u64,
+    /// When the server's number was last held against the books, and how much of them it did not hold, in units: no more than that
+    /// can be given back of what was charged before.
+    heard: Moment,
+    unvouched: Amounts,
+    /// What was forgiven when the bucket shrank, since it could not hold it, and when: if it grows again, the server has not.
+    forgiven: Option<(Moment, Amounts)>,
 }
 
 /// The books by one rule, on the bucket's clock.
@@ -38,9 +44,9 @@ impl Tat {
     }
 
     /// What was charged `later` stays charged.
-    fn give_back(&mut self, bucket: &Bucket, n: u64, later: u64, now: Moment) {
+    fn give_back(&mut self, bucket: &Bucket, units: u64, later: u64, now: Moment) {
         let floor = if later > 0 { bucket.tat_of(later, now).min(self.at) } else { 0 };
-        self.at = self.at.saturating_sub(bucket.in_units(n)).max(floor);
+        self.at = self.at.saturating_sub(units).max(floor);
     }
 }
 
@@ -49,7 +55,9 @@ impl Refill {
     pub(super) fn new(amount: u64, window: Duration, rules: Rules, margin: Duration, now: Moment) -> Self {
         let bucket = Bucket::new(amount, window, now).with_margin(margin);
         let full = Tat { at: bucket.tat(), ..Tat::default() };
-        Self { tats: rules.iter().map(|rule| (rule, full)).collect(), latest: full.at, bucket }
+        let tats = rules.iter().map(|rule| (rule, full)).collect();
+        let (heard, unvouched, forgiven) = (Moment::BEGINNING, Amounts::default(), None);
+        Self { tats, latest: full.at, bucket, heard, unvouched, forgiven }
     }
 
     fn tat(&self, rule: Rule) -> Tat {
@@ -88,7 +96,7 @@ impl Refill {
     }
 
     pub(super) fn charge(&mut self, amounts: &Amounts, now: Moment) {
-        let Self { bucket, tats, latest } = self;
+        let Self { bucket, tats, latest, .. } = self;
         let clock = bucket.clock_up(now);
         let mut last = *latest;
         for (rule, tat) in tats {
@@ -101,11 +109,17 @@ impl Refill {
         *latest = last;
     }
 
-    /// Gives back what never reached the provider, whose bucket may have been full without it when others were charged
-    /// `since`, and did not refill as this one did. Where there were none, it has been full for as long as before.
-    pub(super) fn refund(&mut self, amounts: &Amounts, since: &Amounts, now: Moment) {
+    /// Gives back what never reached the provider, charged at `at`. Its bucket may have been full without it when others were
+    /// charged `since`, and did not refill as this one did. Where there were none, it has been full for as long as before. And what
+    /// the server's number held since was not this.
+    pub(super) fn refund(&mut self, amounts: &Amounts, since: &Amounts, at: Moment, now: Moment) {
         for (rule, tat) in self.tats.iter_mut().filter(|(rule, _)| amounts[*rule] > 0) {
-            tat.give_back(&self.bucket, amounts[*rule], since[*rule], now);
+            let mut units = self.bucket.in_units(amounts[*rule]);
+            if at < self.heard {
+                units = units.min(self.unvouched[*rule]);
+                self.unvouched[*rule] -= units;
+            }
+            tat.give_back(&self.bucket, units, since[*rule], now);
             if tat.at == tat.restarted {
                 tat.at = tat.rested;
             }
@@ -116,7 +130,7 @@ impl Refill {
     /// full before that arrives, and then it keeps nothing of the refund.
     pub(super) fn give_back(&mut self, rule: Rule, n: u64, later: u64, now: Moment) {
         for (_, tat) in self.tats.iter_mut().filter(|(other, _)| *other == rule) {
-            tat.give_back(&self.bucket, n, later, now);
+            tat.give_back(&self.bucket, self.bucket.in_units(n), later, now);
         }
     }
 
@@ -148,16 +162,19 @@ impl Refill {
         self.latest = self.last();
     }
 
-    /// Lowers the books of `rules` to at least `used`, as it was at `at`; that of real usage to what is left of it after
-    /// `given_back`.
-    pub(super) fn tighten(&mut self, rules: Rules, used: u64, given_back: u64, at: Moment) {
+    /// Lowers the books of `rules` to at least `used`, as it was at `at` and was heard of at `heard`; that of real usage to what is
+    /// left of it after `given_back`.
+    pub(super) fn tighten(&mut self, rules: Rules, used: u64, given_back: u64, at: Moment, heard: Moment) {
         for (rule, tat) in self.tats.iter_mut().filter(|(rule, _)| rules.contains(*rule)) {
             let used = if Rules::SETTLED.contains(*rule) { used.saturating_sub(given_back) } else { used };
             // The number is a whole one, rounded up: a book that is less than one below it may be right.
-            if tat.at < self.bucket.tat_of(used.saturating_sub(1), at) {
+            let least = self.bucket.tat_of(used.saturating_sub(1), at);
+            if tat.at < least {
                 tat.at = self.bucket.tat_of(used, at);
             }
+            self.unvouched[*rule] = tat.at.saturating_sub(least);
         }
+        self.heard = self.heard.max(heard);
         self.latest = self.last();
     }
 
@@ -168,22 +185,35 @@ impl Refill {
         self.latest = self.last();
     }
 
-    /// The provider's number is the truth: nothing is under way.
-    pub(super) fn set_used(&mut self, used: u64, now: Moment) {
-        let at = self.bucket.tat_of(used, now);
-        self.tats.iter_mut().for_each(|(_, tat)| tat.at = at);
-        self.latest = at;
+    /// The provider's number is the truth, but for what rules that settle have `owed` since it was written.
+    pub(super) fn set_used(&mut self, used: u64, owed: u64, now: Moment) {
+        for (rule, tat) in &mut self.tats {
+            let owed = if Rules::SETTLED.contains(*rule) { owed } else { 0 };
+            tat.at = self.bucket.tat_of(used.saturating_add(owed), now);
+        }
+        self.latest = self.last();
     }
 
     pub(super) fn resize(&mut self, amount: u64, window: Duration, now: Moment) {
         let new = self.bucket.resized(amount, window, now);
         let restarted = new.clock_up(now);
-        for (_, tat) in &mut self.tats {
+        let shrinks = amount < self.bucket.amount();
+        let (since, mut forgiven) = self.forgiven.take().unwrap_or((now, Amounts::default()));
+        // What would have come back of it by now, if the bucket had been as large as it is again.
+        let back = new.refill(now - since).saturating_sub(self.bucket.refill(now - since));
+        for (rule, tat) in &mut self.tats {
             let used = self.bucket.tokens(tat.at.saturating_sub(self.bucket.clock_up(now)));
-            let used = self.bucket.carried(used, amount);
+            let used = if shrinks {
+                let carried = self.bucket.carried(used, amount);
+                forgiven[*rule] = forgiven[*rule].saturating_add(used - carried);
+                carried
+            } else {
+                used.saturating_add(forgiven[*rule].saturating_sub(back))
+            };
             let at = if used > 0 { new.tat_of(used, now) } else { new.tat() };
             *tat = Tat { at, restarted, rested: restarted };
         }
+        self.forgiven = shrinks.then_some((now, forgiven));
         self.bucket = new;
         self.latest = self.last();
     }
@@ -301,11 +331,11 @@ mod tests {
         let mut book = book(now);
         book.charge(&Amounts::all(30), now);
         book.give_back(Rule::Usage, 10, 0, now);
-        book.tighten(Rules::ALL, 30, 10, now);
+        book.tighten(Rules::ALL, 30, 10, now, now);
         assert_eq!([Rule::Usage, Rule::Tokens].map(|rule| book.used(rule, now)), [20, 30]);
-        book.tighten(Rules::of(&[Rule::Tokens]), 32, 0, now);
+        book.tighten(Rules::of(&[Rule::Tokens]), 32, 0, now, now);
         assert_eq!([Rule::Usage, Rule::Tokens].map(|rule| book.used(rule, now)), [20, 32], "those that it fits");
-        book.tighten(Rules::ALL, 35, 0, now);
+        book.tighten(Rules::ALL, 35, 0, now, now);
         assert_eq!([Rule::Usage, Rule::Tokens].map(|rule| book.used(rule, now)), [35, 35], "somebody else's");
     }
 
@@ -324,7 +354,7 @@ mod tests {
         let all = |n| Amounts::all(n);
         let mut book = Refill::new(60, MINUTE, Rules::ALL, SECOND / 2, now);
         book.charge(&all(20), now + MINUTE);
-        book.refund(&all(20), &all(0), now + MINUTE);
+        book.refund(&all(20), &all(0), now + MINUTE, now + MINUTE);
         assert!(book.fits(&all(60), Rules::ALL, now + MINUTE), "full for longer than the margin");
     }
 
@@ -335,8 +365,36 @@ mod tests {
         let mut book = book(now);
         book.charge(&all(20), now);
         book.charge(&all(10), now + 10 * SECOND);
-        book.refund(&all(20), &all(10), now + 10 * SECOND);
+        book.refund(&all(20), &all(10), now, now + 10 * SECOND);
         assert_eq!(book.used(Rule::Tokens, now + 10 * SECOND), 10, "the provider's bucket was full until then");
+    }
+
+    #[test]
+    fn what_the_server_held_without_an_unsent_request_is_not_given_back_with_it() {
+        let (now, later) = (Moment::START, Moment::START + SECOND);
+        let all = |n| Amounts::all(n);
+        let mut book = book(now);
+        book.charge(&all(40), now);
+        book.tighten(Rules::ALL, 30, 0, later, later);
+        book.refund(&all(40), &all(0), now, later);
+        assert_eq!(book.used(Rule::Tokens, later), 29, "somebody else's, and rounded");
+        book.charge(&all(10), later);
+        book.refund(&all(10), &all(0), later, later);
+        assert_eq!(book.used(Rule::Tokens, later), 29, "what was charged after it is given back in full");
+    }
+
+    #[test]
+    fn what_a_smaller_size_forgave_is_missing_again_from_a_larger_one() {
+        let now = Moment::START;
+        let mut book = Refill::new(600, MINUTE, Rules::ALL, Duration::ZERO, now);
+        book.charge(&Amounts::all(500), now);
+        book.resize(60, MINUTE, now);
+        assert_eq!(book.used(Rule::Tokens, now), 60, "it holds no more");
+        book.resize(600, MINUTE, now + 10 * SECOND);
+        assert_eq!(book.used(Rule::Tokens, now + 10 * SECOND), 400, "as if it had always been as large");
+        book.resize(60, MINUTE, now + 10 * SECOND);
+        book.resize(600, MINUTE, now + 2 * MINUTE);
+        assert_eq!(book.used(Rule::Tokens, now + 2 * MINUTE), 0, "that is long ago");
     }
 
     #[test]

@@ -44,7 +44,7 @@ impl RetryPolicy {
     /// assert!(pauses[3] >= Duration::from_secs(8) && pauses[3] <= Duration::from_millis(8_500));
     /// ```
     pub fn backoff(&self, seed: u64) -> Backoff {
-        Backoff { policy: *self, attempt: 1, jitter: fastrand::Rng::with_seed(seed) }
+        Backoff { policy: *self, attempt: 1, refused: None, jitter: fastrand::Rng::with_seed(seed) }
     }
 }
 
@@ -53,7 +53,33 @@ impl RetryPolicy {
 pub struct Backoff {
     policy: RetryPolicy,
     attempt: u32,
+    /// When a limit first refused without saying for how long.
+    refused: Option<Moment>,
     jitter: fastrand::Rng,
+}
+
+impl Backoff {
+    /// The next pause, where a limit of this window refused without saying for how long: the pauses that are left double, and reach
+    /// to the end of the window after the first such refusal, since by then there is room again.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tollgate::{MINUTE, RetryPolicy};
+    /// use tollgate::engine::Moment;
+    ///
+    /// let (mut pauses, mut now) = (RetryPolicy::default().backoff(7), Moment::START);
+    /// while let Some(pause) = pauses.next_of_window(MINUTE, now) {
+    ///     now += pause;
+    /// }
+    /// assert!(now >= Moment::START + MINUTE);
+    /// ```
+    pub fn next_of_window(&mut self, window: Duration, now: Moment) -> Option<Duration> {
+        let over = *self.refused.get_or_insert(now) + window;
+        // Pauses of 1, 2, 4, … parts.
+        let parts = 2u32.saturating_pow(self.policy.max_attempts.saturating_sub(self.attempt)).max(2) - 1;
+        let share = ((over - now) / parts).min(self.policy.cap);
+        self.next().map(|pause| pause.max(share))
+    }
 }
 
 impl Iterator for Backoff {

@@ -98,6 +98,13 @@ pub(super) fn slice(limit: &Limit, length: Duration) -> u64 {
     u64::try_from(part.div_ceil(limit.window.as_nanos().max(1))).unwrap_or(u64::MAX).min(limit.amount)
 }
 
+/// Whether slices of this length together let pass far more than `limit`, because the part of each is rounded up: one request in
+/// each slice of ten seconds is six times an RPM of 1. A little more is how such providers count.
+pub(super) fn is_rounded_up(limit: &Limit, length: Duration) -> bool {
+    let slices = limit.window.as_nanos() / length.as_nanos().max(1);
+    u128::from(slice(limit, length)) * slices > u128::from(limit.amount) * 11 / 10
+}
+
 /// How long they are, if they are slices.
 pub(super) fn length_of(shape: &Shape) -> Option<Duration> {
     if let Shape::Slice(length) = shape { Some(*length) } else { None }

@@ -46,6 +46,10 @@ pub(super) struct Window {
     /// What others use of the limit, as far as the server's numbers show it.
     others: u64,
     others_until: Option<Moment>,
+    /// When the server's number was last held against the log, and how much of that it did not hold: no more than that can be
+    /// given back of what was charged before.
+    heard: Moment,
+    unvouched: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +71,8 @@ impl Window {
             sums: Amounts::default(),
             others: 0,
             others_until: None,
+            heard: Moment::BEGINNING,
+            unvouched: 0,
         }
     }
 
@@ -90,7 +96,8 @@ impl Window {
         self.sums = self.sums.plus(amounts);
     }
 
-    /// Gives back what was charged at `at`, if it counts still.
+    /// Gives back what was charged at `at` and never reached the server, if it counts still. What the server's number held since was
+    /// not this, and so is others'.
     pub(super) fn refund(&mut self, amounts: &Amounts, at: Moment) {
         let index = self.log.partition_point(|slot| slot.last < at);
         let Some(slot) = self.log.get_mut(index).filter(|slot| slot.began <= at) else { return };
@@ -98,7 +105,26 @@ impl Window {
         slot.amounts = slot.amounts.minus(&back);
         if index >= self.first {
             self.sums = self.sums.minus(&back);
+            let vouched = back[Rule::LargerPlusCap].saturating_sub(self.unvouched);
+            if at < self.heard && vouched > 0 {
+                self.leave_to_others(self.others.saturating_add(vouched), self.heard);
+            }
+            if at < self.heard {
+                self.unvouched -= back[Rule::LargerPlusCap] - vouched;
+            }
         }
+    }
+
+    /// Others have used so much, at that time at the latest.
+    fn leave_to_others(&mut self, others: u64, at: Moment) {
+        self.others = others;
+        self.others_until = (others > 0).then(|| self.next_end(at).map_or(at + self.length, |(_, end)| end));
+    }
+
+    /// The server's number was `used` when it was last held against the log.
+    pub(super) fn vouch(&mut self, rule: Rule, used: u64, heard: Moment) {
+        self.heard = heard;
+        self.unvouched = self.sums[rule].saturating_add(self.others).saturating_sub(used);
     }
 
     pub(super) fn ready_at(&mut self, amounts: &Amounts, rules: Rules, now: Moment) -> Moment {
@@ -240,10 +266,7 @@ impl Window {
         );
         let others = self.others.clamp(theirs.0, theirs.1.max(theirs.0));
         if others > 0 && others >= self.others {
-            self.others_until = Some(match self.next_end(sight.latest) {
-                Some((_, end)) => end,
-                None => sight.latest + self.length,
-            });
+            self.leave_to_others(others, sight.latest);
         }
         self.others = others;
     }
@@ -278,16 +301,14 @@ impl Window {
         let own = Rule::ALL.into_iter().map(|rule| self.sums[rule]).min().unwrap_or(0);
         let others = used.saturating_sub(own);
         if others > self.others {
-            self.others = others;
-            self.others_until = Some(self.next_end(now).map_or(now + self.length, |(_, end)| end));
+            self.leave_to_others(others, now);
         }
     }
 
     /// The server's number is the truth: nothing is under way.
     pub(super) fn set_used(&mut self, rule: Rule, used: u64, now: Moment) {
         self.advance(now);
-        self.others = used.saturating_sub(self.sums[rule]);
-        self.others_until = (self.others > 0).then(|| self.next_end(now).map_or(now + self.length, |(_, end)| end));
+        self.leave_to_others(used.saturating_sub(self.sums[rule]), now);
     }
 
     /// Takes that a window ends between these two instants; false if that contradicts what is known.
@@ -455,6 +476,18 @@ mod tests {
         let ready = now + MINUTE + MARGIN;
         assert_eq!(window.ready_at(&Amounts::all(1), BY, now), ready);
         assert!(!fits(&mut window, 1, ready - Duration::from_nanos(1)) && fits(&mut window, 60, ready));
+    }
+
+    #[test]
+    fn what_the_server_held_without_an_unsent_request_is_others_then() {
+        let (now, later) = (Moment::START, Moment::START + SECOND);
+        let mut window = window(Ends::Sliding);
+        window.charge(&Amounts::all(20), now);
+        window.tighten(50, later);
+        window.vouch(Rule::LargerPlusCap, 50, later);
+        window.refund(&Amounts::all(20), now);
+        assert_eq!(window.used(Rule::LargerPlusCap, later), 50);
+        assert_eq!(window.used(Rule::LargerPlusCap, later + MINUTE), 0, "as long as it counts there");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Scheduler;
 use crate::attempt::{Attempt, Facts, Told, Transport};
+use crate::clock;
 use crate::engine::Backoff;
 use crate::error::{AcquireError, Error};
 use crate::inspect;
@@ -155,10 +156,15 @@ impl Scheduler {
         let retires = target.retired_by(failure).is_some();
         // What a fallback cannot do says nothing about the model that the request is made for.
         let beyond = target.rank() > 0 && failure.class.is_own_bound();
+        let mut next = backoff.clone();
+        let pause = match (failure.retry(), failure.wait) {
+            (Retry::AfterLimit, None) => next.next_of_window(failure.window(), clock::now()),
+            _ => next.next(),
+        };
         let with_others = if unsent {
             permit.unsent(Some(failure))
         } else {
-            permit.failed_as(failure, answer, backoff.clone().next().unwrap_or(DEFAULT_WAIT))
+            permit.failed_as(failure, answer, pause.unwrap_or(DEFAULT_WAIT))
         };
         if beyond {
             route.strike(target.rank());
@@ -174,7 +180,12 @@ impl Scheduler {
         };
         // Where everybody fails, the attempt costs none and is made again when a lane lets it.
         let free = with_others && policy.max_attempts > 1;
-        let pause = if free { Duration::ZERO } else { backoff.next()? };
+        let pause = if free {
+            Duration::ZERO
+        } else {
+            *backoff = next;
+            pause?
+        };
         // A wait that the provider names holds the whole lane; only without one does the request wait by itself.
         let own = if backs_off && failure.wait.is_none() { pause } else { Duration::ZERO };
         route.hold(target.rank(), own.max(lane.retry(backs_off && !free)), backs_off);

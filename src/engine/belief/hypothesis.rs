@@ -20,6 +20,9 @@ pub(super) struct Hypothesis {
     /// Resets in a row that the shape does not explain.
     pub(super) odd_resets: u8,
     pub(super) test: Option<Test>,
+    /// The whole of a limit that is told to be cut into slices, where these are [rounded up](super::super::slices::is_rounded_up) by
+    /// much: kept besides, whatever answers show.
+    pub(super) whole_of_slices: bool,
     /// Since when it is taken for true, because of a refusal or of what was learned before.
     pub(super) found: Option<Moment>,
 }
@@ -55,7 +58,7 @@ impl Hypothesis {
         doubtful: &Doubtful,
         unseen: &[(Shape, (u64, u64))],
     ) -> Vec<(Rule, Verdict)> {
-        if matches!(self.shape, Shape::Slice(_) | Shape::Gauge) {
+        if self.whole_of_slices || matches!(self.shape, Shape::Slice(_) | Shape::Gauge) {
             return Vec::new();
         }
         let doubtful = self.doubtful(doubtful, unseen);

@@ -14,7 +14,7 @@ use super::book::Book;
 use super::moment::Moment;
 use super::refill::Refill;
 use super::sight::{Doubtful, Sight, Verdict};
-use super::slices::{Test, slice};
+use super::slices::{Test, is_rounded_up, length_of, slice};
 use super::window::{Ends, Window};
 use crate::cost::{HOUR, Limit, SECOND, Shape};
 use crate::providers::{Amounts, Rule, Rules};
@@ -58,6 +58,10 @@ impl Belief {
         for shape in shape.as_ref().map_or(&whole[..], std::slice::from_ref) {
             belief.suppose(*shape, None, now, wall);
         }
+        if shape.as_ref().and_then(length_of).is_some_and(|length| is_rounded_up(&limit, length)) {
+            belief.suppose(Shape::Sliding, None, now, wall);
+            belief.hypotheses.iter_mut().for_each(|whole| whole.whole_of_slices = !whole.is_slice());
+        }
         for test in Test::all(&limit, shape) {
             belief.suppose(Shape::Slice(test.length), Some(test), now, wall);
         }
@@ -86,13 +90,15 @@ impl Belief {
             under: [0; Rule::ALL.len()],
             odd_resets: 0,
             test,
+            whole_of_slices: false,
             found: None,
         });
     }
 
     /// The shapes that may be true, without those under test.
     pub(super) fn shapes(&self) -> Vec<Shape> {
-        self.living().filter(|hypothesis| hypothesis.test.is_none()).map(|hypothesis| hypothesis.shape).collect()
+        let sure = self.living().filter(|hypothesis| hypothesis.test.is_none() && !hypothesis.whole_of_slices);
+        sure.map(|hypothesis| hypothesis.shape).collect()
     }
 
     /// The slices that may be, which are tested.
@@ -123,7 +129,7 @@ impl Belief {
             if shapes.contains(&hypothesis.shape) {
                 (hypothesis.alive, hypothesis.test) = (rules, None);
                 hypothesis.found = Some(now);
-            } else if !suspected.contains(&hypothesis.shape) {
+            } else if !suspected.contains(&hypothesis.shape) && !hypothesis.whole_of_slices {
                 (hypothesis.alive, hypothesis.test) = (Rules::NONE, None);
             }
         }
@@ -293,6 +299,13 @@ impl Belief {
         } else {
             self.keep_others(sight, doubtful, unseen, &verdicts);
         }
+        for hypothesis in &mut self.hypotheses {
+            if let (Book::Window(book), Some(rule)) = (&mut hypothesis.book, hypothesis.alive.iter().next())
+                && !matches!(hypothesis.shape, Shape::Slice(_))
+            {
+                book.vouch(rule, sight.used, sight.latest);
+            }
+        }
     }
 
     /// Resets tell refill from windows, and where windows end.
@@ -317,8 +330,8 @@ impl Belief {
             };
             hypothesis.odd_resets = if explained { 0 } else { hypothesis.odd_resets.saturating_add(1) };
             if hypothesis.odd_resets >= VOTES {
-                let slice = hypothesis.is_slice();
-                if more_than_one && !slice {
+                let kept = hypothesis.is_slice() || hypothesis.whole_of_slices;
+                if more_than_one && !kept {
                     hypothesis.alive = Rules::NONE;
                 } else if let Book::Window(book) = &mut hypothesis.book {
                     book.forget_ends();
@@ -354,7 +367,9 @@ impl Belief {
             let Some(rule) = hypothesis.alive.iter().next() else { continue };
             let doubtful = hypothesis.doubtful(doubtful, unseen);
             match &mut hypothesis.book {
-                Book::Refill(book) => book.tighten(Rules::ALL, sight.used, doubtful.given_back, sight.latest),
+                Book::Refill(book) => {
+                    book.tighten(Rules::ALL, sight.used, doubtful.given_back, sight.latest, sight.latest)
+                }
                 Book::Window(book) if !matches!(hypothesis.shape, Shape::Slice(_)) => {
                     book.note_others(rule, sight, &doubtful.by(rule));
                 }
@@ -379,7 +394,7 @@ impl Belief {
                     // Those that it contradicts must not be helped along by it.
                     let fit = verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::Fits);
                     let fit = fit.fold(Rules::NONE, |all, (rule, _)| all.or(Rules::of(&[*rule])));
-                    book.tighten(fit, sight.used, doubtful.given_back, sight.earliest);
+                    book.tighten(fit, sight.used, doubtful.given_back, sight.earliest, sight.latest);
                 }
                 Book::Window(book) if book.has_others() => book.note_others(rule, sight, &doubtful.by(rule)),
                 Book::Window(book) if hypothesis.shape == Shape::Fixed => {
@@ -390,13 +405,17 @@ impl Belief {
         }
     }
 
-    /// The server's number holds all that was ever sent: it is the truth.
-    pub(super) fn set_used(&mut self, used: u64, now: Moment) {
+    /// The server's number holds all that was ever sent: it is the truth, but for what rules that settle have `owed` since it was
+    /// written.
+    pub(super) fn set_used(&mut self, used: u64, owed: u64, now: Moment) {
         for hypothesis in &mut self.hypotheses {
             let Some(rule) = hypothesis.alive.iter().next() else { continue };
             match &mut hypothesis.book {
-                Book::Refill(book) => book.set_used(used, now),
-                Book::Window(book) if !matches!(hypothesis.shape, Shape::Slice(_)) => book.set_used(rule, used, now),
+                Book::Refill(book) => book.set_used(used, owed, now),
+                Book::Window(book) if !matches!(hypothesis.shape, Shape::Slice(_)) => {
+                    let owed = if Rules::SETTLED.contains(rule) { owed } else { 0 };
+                    book.set_used(rule, used.saturating_add(owed), now);
+                }
                 Book::Window(_) | Book::Gauge { .. } => {}
             }
         }
@@ -425,7 +444,7 @@ impl Belief {
     pub(super) fn tighten(&mut self, used: u64, now: Moment) {
         for hypothesis in &mut self.hypotheses {
             match &mut hypothesis.book {
-                Book::Refill(book) => book.tighten(Rules::ALL, used, 0, now),
+                Book::Refill(book) => book.tighten(Rules::ALL, used, 0, now, now),
                 Book::Window(book) if !matches!(hypothesis.shape, Shape::Slice(_)) => book.tighten(used, now),
                 Book::Window(_) | Book::Gauge { .. } => {}
             }

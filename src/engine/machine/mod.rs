@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::around::Around;
 use super::ask::{Ask, End, Grant, Submitted, Ticket, Wake};
 use super::breaker::Breaker;
 use super::ceiling::Ceiling;
@@ -243,27 +244,37 @@ impl<T> Machine<T> {
         // Who cannot make it to the next probe, or to the next day, need not wait for that.
         let shut_until = self.breaker.shut_until(now).max(self.gates.day_over_at(now)).unwrap_or(now);
         while let Some((deadline, place)) =
-            self.queue.first_deadline().filter(|(deadline, _)| *deadline <= now || *deadline < shut_until).cloned()
+            self.queue.first_deadline().filter(|(deadline, _)| *deadline < now.max(shut_until)).cloned()
         {
-            let Some(entry) = self.queue.get(&place) else { break };
-            let (charge, waited) = (entry.charge, now - entry.since);
+            let Some(charge) = self.queue.get(&place).map(|entry| entry.charge) else { break };
             let forecast = self.forecast_at(&place, &charge, now);
-            // On the deadline itself a request that fits still goes.
-            if deadline == now && forecast.ahead == 0 && forecast.starts_in.is_zero() {
-                break;
-            }
             // The limit that is used up may not concern it.
-            if deadline > now + forecast.starts_in {
+            if deadline >= now + forecast.starts_in {
                 break;
             }
-            let Some(entry) = self.queue.remove(&place) else { break };
-            let forecast = Forecast { starts_in: waited + forecast.starts_in, ..forecast };
-            out.push(Wake::Refused(self.too_late(&forecast, now), entry.payload));
+            self.expire(&place, forecast, now, out);
         }
-        let wake = self.grant_due(now, out);
+        let wake = loop {
+            let wake = self.grant_due(now, out);
+            // On the deadline itself a request that fits still went. Without one that did not, others may fit.
+            let Some((_, place)) = self.queue.first_deadline().filter(|(deadline, _)| *deadline <= now).cloned() else {
+                break wake;
+            };
+            let Some(charge) = self.queue.get(&place).map(|entry| entry.charge) else { break wake };
+            let forecast = self.forecast_at(&place, &charge, now);
+            self.expire(&place, forecast, now, out);
+        };
         let deadline = self.queue.first_deadline().map(|(deadline, _)| *deadline);
         let hopeless = self.breaker.hopeless_at().filter(|_| self.queue.len() > 0);
         [wake, deadline, hopeless].into_iter().flatten().min()
+    }
+
+    /// Takes out a waiting request that cannot start in time.
+    fn expire(&mut self, place: &Place, forecast: Forecast, now: Moment, out: &mut Vec<Wake<T>>) {
+        if let Some(entry) = self.queue.remove(place) {
+            let forecast = Forecast { starts_in: now - entry.since + forecast.starts_in, ..forecast };
+            out.push(Wake::Refused(self.too_late(&forecast, now), entry.payload));
+        }
     }
 
     fn grant_due(&mut self, now: Moment, out: &mut Vec<Wake<T>>) -> Option<Moment> {
@@ -346,7 +357,8 @@ impl<T> Machine<T> {
             self.gates.test_passed(test, at, now);
         }
         if !readings.is_empty() {
-            let around = self.ledger.around(at, &grant.then, self.in_flight == 0, now);
+            let owed = if let End::Used(used) = end { used.minus(&charge) } else { Charge::default() };
+            let around = Around { owed, ..self.ledger.around(at, &grant.then, self.in_flight == 0, now) };
             self.gates.read(readings, &around, now);
         }
         if end != End::Unsent && self.gates.is_empty() {
@@ -587,8 +599,9 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::cost::{DAY, SECOND};
+    use crate::cost::{DAY, Dimension, MINUTE, SECOND};
     use crate::engine::forecast::Hold;
+    use crate::engine::queue::Priority;
     use crate::providers::Provider;
 
     /// One request a minute, and two may wait.
@@ -626,6 +639,65 @@ mod tests {
         out.clear();
         lane.poll(deadline, &mut out);
         assert!(matches!(out[..], [Wake::Granted(..)]), "the answer lets the rest go");
+    }
+
+    fn of_tokens(limit: u64, now: Moment) -> Machine<&'static str> {
+        let mut gates = Gates::new(Provider::Openai, Duration::ZERO);
+        gates.set(&[(Limit::tpm(limit), Source::Configured)], now);
+        gates.answered(now);
+        Machine::new(gates, now)
+    }
+
+    fn tokens(n: u64) -> Ask {
+        Ask { charge: Charge::tokens(n, 0), ..Ask::default() }
+    }
+
+    fn taken(lane: &mut Machine<&'static str>, n: u64, now: Moment) -> Box<Grant> {
+        let Ok(Submitted::Granted(grant)) = lane.submit(&tokens(n), || "", now) else { panic!("it fits") };
+        grant
+    }
+
+    #[test]
+    fn a_number_of_the_start_takes_back_nothing_of_what_the_answer_used() {
+        let now = Moment::START;
+        let mut lane = of_tokens(80_000, now);
+        let grant = taken(&mut lane, 10, now);
+        let shown = Reading {
+            dimension: Dimension::Tokens,
+            limit: Some(80_000),
+            remaining: Some(79_990),
+            reset: Some(Duration::from_millis(7)),
+            reset_rounding: Duration::from_millis(1),
+            window: None,
+            rounding: 0,
+        };
+        lane.finish(grant, End::Used(Charge::tokens(10, 20_000)), &[shown], now);
+        assert_eq!(lane.status(now).gates[0].left, 59_990);
+    }
+
+    #[test]
+    fn a_debt_outlives_a_request_from_before_it_that_was_never_sent() {
+        let (now, later) = (Moment::START, Moment::START + 2 * MINUTE);
+        let mut lane = of_tokens(60_000, now);
+        let held = taken(&mut lane, 50_000, now);
+        let grant = taken(&mut lane, 1_000, later);
+        lane.finish(grant, End::Used(Charge::tokens(1_000, 53_000)), &[], later);
+        lane.finish(held, End::Unsent, &[], later);
+        assert_eq!(lane.status(later).gates[0].left, 6_000);
+    }
+
+    #[test]
+    fn a_poll_that_hands_out_nothing_names_no_time_that_has_come() {
+        let now = Moment::START;
+        let mut lane = of_tokens(1_000, now).turns(HashMap::new(), SECOND);
+        let _grant = taken(&mut lane, 1_000, now);
+        lane.submit(&Ask { priority: Priority::Low, ..tokens(900) }, || "aged and large", now).unwrap();
+        let deadline = now + 30 * SECOND;
+        let urgent = Ask { priority: Priority::High, deadline: Some(deadline), ..tokens(100) };
+        lane.submit(&urgent, || "on its deadline", now).unwrap();
+        let mut out = Vec::new();
+        let next = lane.poll(deadline, &mut out).unwrap();
+        assert!(!out.is_empty() && next > deadline, "{out:?}, then {:?}", next - deadline);
     }
 
     #[test]

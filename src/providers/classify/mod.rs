@@ -106,6 +106,11 @@ impl Failure {
         }
     }
 
+    /// How long it takes at most until there is room again, where it tells no more of the limit than that it was met.
+    pub(crate) fn window(&self) -> Duration {
+        self.limit.and_then(|hit| hit.window).unwrap_or(MINUTE).min(MINUTE)
+    }
+
     /// What it says to everybody who waits where it was met. `x-should-retry: false` speaks to the one request that heard it:
     /// the others still wait for the limit that it met.
     pub(crate) fn retry_of_others(&self) -> Retry {
