@@ -14,6 +14,9 @@ use crate::cost::{DAY, Zone};
 /// to any instant.
 pub(super) const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
 
+/// The longest wait that an answer can mean.
+const YEAR: Duration = Duration::from_secs(366 * 86_400);
+
 const NANOS_PER_SECOND: u128 = 1_000_000_000;
 
 /// Reads a duration as rate-limit headers and error texts spell it: Go's form (`12ms`, `8.64s`, `6m0s`, `1h0m0.5s`), or
@@ -49,7 +52,7 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
 
 /// The wait that the headers ask for: `retry-after` in seconds, as an HTTP date or as a Go duration, and
 /// `retry-after-ms`. The longer of the two wins, because Azure sends `retry-after: 1` with `retry-after-ms: 0`. A zero
-/// or a date in the past is no hint. Dates are by the server's clock, where the answer has a `date`.
+/// or a date in the past is no hint, and neither is more than a year. Dates are by the server's clock, where the answer has a `date`.
 pub fn parse_retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let date = text(headers, "date").and_then(http_date).and_then(|date| SystemTime::try_from(date).ok());
     // A clock that is off by more than a day is none.
@@ -62,7 +65,9 @@ pub fn parse_retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duratio
     let written = text(headers, "retry-after")
         .and_then(|value| parse_duration(value).map(wait).or_else(|| until(http_date(value)?, now)));
     let millis = text(headers, "retry-after-ms").and_then(|value| Some(from_nanos(scaled(value, 1_000_000)?)));
-    written.max(millis).filter(|wait| !wait.is_zero())
+    // Nobody means years.
+    let meant = |wait: &Duration| !wait.is_zero() && *wait <= YEAR;
+    written.filter(meant).max(millis.filter(meant))
 }
 
 /// Time from `now` to an RFC 3339 moment (Anthropic's resets); zero if it has passed.

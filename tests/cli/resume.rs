@@ -127,9 +127,22 @@ fn results_that_are_gone_at_the_end_are_told_and_done_again() {
         if replaced {
             world.write("in.results.jsonl", "");
         }
-        running.wait().expect(1).says("in.results.jsonl was removed or replaced during the run");
+        running.wait().expect(1).says("in.results.jsonl was removed, replaced or cut during the run");
     }
     world.run(&command).expect(0).says("3 rows were sent by an earlier run without a result");
+    assert_eq!(world.results("in.results.jsonl").len(), 3);
+}
+
+#[test]
+fn results_that_were_cut_off_are_told_and_done_again() {
+    let (world, server) = (World::new(), Server::slow(0.3));
+    world.requests("in.jsonl", 0..3);
+    let command = format!("run in.jsonl --max-concurrent 1 {}", server.at());
+    let running = world.start(&command);
+    until("a result is there", || lines(&world.path("in.results.jsonl")) > 0);
+    world.write("in.results.jsonl", "");
+    running.wait().expect(1).says("in.results.jsonl was removed, replaced or cut during the run");
+    world.run(&command).expect(0);
     assert_eq!(world.results("in.results.jsonl").len(), 3);
 }
 

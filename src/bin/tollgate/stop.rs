@@ -61,6 +61,21 @@ impl Stop {
         *self.interrupted.borrow()
     }
 
+    /// Does something that may wait for others for as long as they please, on a thread of its own; `None` when it is to stop
+    /// meanwhile.
+    pub(crate) async fn unless_reached<T: Send + 'static>(
+        &self,
+        level: Level,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let work = tokio::task::spawn_blocking(work);
+        tokio::select! {
+            biased;
+            () = self.reached(level) => None,
+            done = work => done.ok(),
+        }
+    }
+
     /// Waits for the level to be at least `level`.
     pub(crate) async fn reached(&self, level: Level) {
         // The sender is in `self`, so there is no error.

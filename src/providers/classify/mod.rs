@@ -200,11 +200,13 @@ pub(crate) fn classify_sent(
 /// use tollgate::providers::is_error_body;
 ///
 /// assert!(is_error_body(br#"{"error": {"message": "Rate limit reached", "code": "rate_limit_exceeded"}}"#));
+/// assert!(is_error_body(br#"{"object": "error", "message": "Rate limit exceeded", "code": "1300"}"#));
 /// assert!(!is_error_body(br#"{"object": "response", "error": null, "output": [{"type": "message"}]}"#));
 /// ```
 pub fn is_error_body(body: &[u8]) -> bool {
     // Looking is cheaper than parsing, and nearly no answer says it.
-    if body.is_empty() || !mentions(body, "\"error\"") && !mentions(body, "\"response.failed\"") {
+    let says = ["\"error\"", "\"response.failed\"", "\"detail\""];
+    if !says.iter().any(|word| mentions(body, word)) {
         return false;
     }
     serde_json::from_slice(body).is_ok_and(|reply| is_error_reply(&reply))
@@ -223,7 +225,8 @@ pub(crate) fn is_error_reply(reply: &Value) -> bool {
     };
     let has_result = RESULTS.iter().any(|field| reply.get(field).is_some_and(|value| !empty(value)));
     let says_none = reply.get("error").is_some_and(empty);
-    !has_result && !says_none && is_error(reply)
+    // Servers that are made with FastAPI tell errors as `detail`.
+    !has_result && !says_none && (is_error(reply) || reply.get("detail").is_some())
 }
 
 /// Where the providers put what was asked for.
@@ -232,6 +235,8 @@ const RESULTS: &[&str] = &["choices", "content", "output", "data", "candidates",
 fn is_error(answer: &Value) -> bool {
     let has_error = |value: &Value| value.get("error").is_some_and(|error| error.is_object() || error.is_string());
     let named = answer.get("type").is_some_and(|kind| kind == "error" || kind == "response.failed");
+    // Mistral's.
+    let named = named || answer.get("object").is_some_and(|kind| kind == "error");
     named || has_error(answer) || answer.get(0).is_some_and(has_error)
 }
 

@@ -125,7 +125,8 @@ fn by_status(status: u16) -> Class {
         498 => Class::CapacityUnavailable,
         // 529 is Anthropic's code for overload.
         503 | 529 => Class::Overloaded,
-        500.. => Class::ServerError,
+        // 425: it came before the server was ready for it.
+        425 | 500.. => Class::ServerError,
         _ => Class::Invalid,
     }
 }

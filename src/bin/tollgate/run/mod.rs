@@ -71,25 +71,31 @@ pub(crate) async fn run(args: RunArgs) -> Result<Exit> {
         None => None,
     };
     let (memory, learned) = settings.learned.clone().map(Memory::open).transpose()?.unzip();
-    let input = Input::open(&settings.from)?;
+    let stopped = || {
+        show::line("stopped before anything was sent");
+        Ok(Exit::Interrupted)
+    };
+    // Whoever writes a pipe, or reads one, may be long in coming.
+    let (from, to) = (settings.from.clone(), settings.to.clone());
+    let Some(input) = stop.unless_reached(Level::Drain, move || Input::open(&from)).await else { return stopped() };
+    let input = input?;
     let sizes = checker(&settings.config)?;
-    let (mut output, mut known) = Output::open(&settings.to)?;
+    let Some(output) = stop.unless_reached(Level::Drain, move || Output::open(&to)).await else { return stopped() };
+    let (mut output, mut known) = output?;
     let again = if settings.retry_failed { known.take_failed() } else { HashSet::new() };
     let shape = &settings.shape;
     let check = Check { shape, known: &known, uncertain: settings.uncertain, sizes: &sizes, stop: &stop };
     let checked = match check.run(&input) {
         Ok(Some(checked)) if checked.problems.is_empty() || settings.skip_invalid => checked,
         Ok(Some(checked)) => bail!(problems(&checked, &settings.from)),
-        Ok(None) => {
-            show::line("stopped before anything was sent");
-            return Ok(Exit::Interrupted);
-        }
+        Ok(None) => return stopped(),
         Err(error) => return Err(error),
     };
     let uncertain = std::mem::take(&mut known.uncertain);
     // The hashes of a million rows are not needed to do them.
     drop(known);
     output.take_out(&again)?;
+    output.check_room()?;
     drop(again);
 
     let mut left = checked.queues.iter().map(|queue| queue.places.len() as u64).sum::<u64>();
@@ -226,7 +232,7 @@ fn conclude(job: &Job, settings: &Settings, figures: &Report, open: u64) -> Exit
     };
     if !job.output.is_there() {
         show::line(format_args!(
-            "tollgate: {} was removed or replaced during the run, and the results that were written to it are gone\n\
+            "tollgate: {} was removed, replaced or cut during the run, and results that were written to it are gone\n\
              The same command does those rows again:\n  {command}",
             job.output.name()
         ));

@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, bail};
@@ -18,10 +19,14 @@ use super::journal::Journal;
 use super::paths::is_at;
 use super::row::{Id, id_of};
 use super::settings::OutputTo;
+use crate::show;
 use crate::stop::{Level, Stop};
 
 /// So much is put together into one write where results come faster than they are written.
 const BATCH: usize = 64 * 1024;
+
+/// So much room there must be for results before the first row is sent.
+const ROOM: usize = 64 * 1024;
 
 /// Results that may wait to be written; more hold up those who bring them.
 const WAITING: usize = 1024;
@@ -77,6 +82,8 @@ pub(crate) struct Results {
     new: bool,
     /// Whether results may have been written.
     begun: AtomicBool,
+    /// How long the file is, for all that was written.
+    length: Arc<AtomicU64>,
 }
 
 impl Drop for Results {
@@ -112,8 +119,16 @@ impl Output {
         known.uncertain = journal
             .uncertain(|id| known.is_done(id))
             .with_context(|| format!("cannot read the journal of {}", path.display()))?;
-        let (path, new) = (path.clone(), there.is_none());
-        Ok((Self::File(Results { path, place, file, journal, new, begun: AtomicBool::new(false) }), known))
+        let (path, new, begun) = (path.clone(), there.is_none(), AtomicBool::new(false));
+        Ok((Self::File(Results { path, place, file, journal, new, begun, length: Arc::default() }), known))
+    }
+
+    /// Makes sure that the disk is not full, by a file that is gone again.
+    pub(crate) fn check_room(&self) -> Result<()> {
+        let Self::File(results) = self else { return Ok(()) };
+        let folder = results.place.parent().unwrap_or(Path::new("."));
+        let write = || NamedTempFile::new_in(folder)?.write_all(&[0; ROOM]);
+        write().with_context(|| format!("there is no room for results beside {}", results.path.display()))
     }
 
     /// Takes out the results of rows that failed and are to be done again.
@@ -143,7 +158,10 @@ impl Output {
     pub(crate) fn is_there(&self) -> bool {
         match self {
             Self::Stream(_) => true,
-            Self::File(results) => is_at(&results.file, &results.path),
+            Self::File(Results { file, path, length, .. }) => {
+                let whole = |data: Metadata| data.len() >= length.load(Relaxed);
+                is_at(file, path) && file.metadata().is_ok_and(whole)
+            }
         }
     }
 
@@ -158,18 +176,22 @@ impl Output {
 
     /// Starts the thread that writes.
     pub(crate) fn writer(&self, stop: &Stop) -> io::Result<Writer> {
+        let (mut length, mut file) = (Arc::default(), None);
         let sink: Box<dyn Write + Send> = match self {
             Self::Stream(Stream::Stdout) => Box::new(io::stdout()),
             Self::Stream(Stream::Other(file)) => Box::new(file.try_clone()?),
             Self::File(results) => {
                 results.begun.store(true, Relaxed);
+                results.length.store(results.file.metadata()?.len(), Relaxed);
+                length = results.length.clone();
+                file = Some(results.file.try_clone()?);
                 Box::new(results.file.try_clone()?)
             }
         };
         let (results, receiver) = mpsc::channel(WAITING);
         let stop = stop.clone();
         let thread = std::thread::Builder::new().name("results".to_owned());
-        let thread = thread.spawn(move || write(receiver, sink, &stop))?;
+        let thread = thread.spawn(move || write(receiver, sink, file, &length, &stop))?;
         Ok(Writer { results, thread })
     }
 }
@@ -306,9 +328,23 @@ impl Writer {
     }
 }
 
-/// Writes what comes, at once where nothing else waits: a result that is here survives whatever happens to the process.
-fn write(mut results: mpsc::Receiver<Vec<u8>>, mut sink: Box<dyn Write + Send>, stop: &Stop) -> io::Result<()> {
+/// Writes what comes, at once where nothing else waits: a result that is here survives whatever happens to the process. Counts
+/// the file's `length`.
+///
+/// # Errors
+/// When something could not be written to the last. Of a file that is full nothing is lost: what still comes in goes there as soon
+/// as there is room again, or else into a file of its own that the error names.
+fn write(
+    mut results: mpsc::Receiver<Vec<u8>>,
+    mut sink: Box<dyn Write + Send>,
+    file: Option<File>,
+    length: &AtomicU64,
+    stop: &Stop,
+) -> io::Result<()> {
     let mut batch = Vec::with_capacity(2 * BATCH);
+    // Of the first line in the batch, so much is written.
+    let mut begun = 0;
+    let mut failed = None;
     while let Some(result) = results.blocking_recv() {
         batch.extend_from_slice(&result);
         while batch.len() < BATCH
@@ -316,14 +352,71 @@ fn write(mut results: mpsc::Receiver<Vec<u8>>, mut sink: Box<dyn Write + Send>, 
         {
             batch.extend_from_slice(&result);
         }
-        if let Err(error) = sink.write_all(&batch).and_then(|()| sink.flush()) {
-            // With nobody reading, running requests are of no use; without room, they may still be finished by hand.
-            stop.raise(if error.kind() == io::ErrorKind::BrokenPipe { Level::Now } else { Level::Drain });
-            return Err(error);
+        failed = put(&mut sink, &mut batch, &mut begun, length).err();
+        match &failed {
+            None => {}
+            // Nobody reads, so running requests are of no use.
+            Some(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                stop.raise(Level::Now);
+                break;
+            }
+            // Running requests are paid for.
+            Some(_) => stop.raise(Level::Drain),
         }
-        batch.clear();
     }
-    Ok(())
+    match failed {
+        Some(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(error),
+        Some(error) => match put(&mut sink, &mut batch, &mut begun, length) {
+            Ok(()) => Err(error),
+            Err(error) => {
+                // Whole lines can be appended behind whole lines.
+                if let Some(file) = file {
+                    file.set_len(length.load(Relaxed) - begun as u64)?;
+                }
+                Err(set_aside(&batch, error))
+            }
+        },
+        None => Ok(()),
+    }
+}
+
+/// Writes the batch as far as that goes. What is left of it begins with the line of which so much has been `begun`.
+fn put(sink: &mut impl Write, batch: &mut Vec<u8>, begun: &mut usize, length: &AtomicU64) -> io::Result<()> {
+    let mut at = *begun;
+    let result = loop {
+        if at == batch.len() {
+            break sink.flush();
+        }
+        match sink.write(&batch[at..]) {
+            Ok(0) => break Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                at += written;
+                length.fetch_add(written as u64, Relaxed);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => break Err(error),
+        }
+    };
+    let whole = batch[..at].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    batch.drain(..whole);
+    *begun = at - whole;
+    result
+}
+
+/// Keeps results that found no room where they belong.
+fn set_aside(lines: &[u8], error: io::Error) -> io::Error {
+    let number = lines.iter().filter(|byte| **byte == b'\n').count();
+    let rows = show::of(number as u64, "result", "results");
+    let keep = || -> io::Result<PathBuf> {
+        let mut file = NamedTempFile::with_prefix("tollgate-results-")?;
+        file.write_all(lines)?;
+        Ok(file.keep().map_err(|error| error.error)?.1)
+    };
+    let kept = match keep() {
+        Ok(path) => format!("{rows} that found no room are in {}: append them before you go on", path.display()),
+        Err(other) => format!("{rows} found no room, and none elsewhere ({other}): these rows are done again"),
+    };
+    io::Error::new(error.kind(), format!("{error}; {kept}"))
 }
 
 #[cfg(test)]
@@ -342,6 +435,45 @@ mod tests {
 
     fn open(path: &Path) -> Result<(Output, Earlier)> {
         Output::open(&OutputTo::File(path.to_owned()))
+    }
+
+    /// A disk with so much room.
+    struct Disk {
+        file: File,
+        room: usize,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.room == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            let written = self.file.write(&bytes[..bytes.len().min(self.room)])?;
+            self.room -= written;
+            Ok(written)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            self.file.flush()
+        }
+    }
+
+    #[test]
+    fn results_that_find_no_room_are_kept_elsewhere_and_can_be_appended() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.jsonl");
+        let lines: Vec<_> = ["a", "b", "c"].map(|id| format!("{}\n", good(id)).into_bytes()).into();
+        let disk = Disk { file: super::open(&path).unwrap(), room: lines[0].len() + 10 };
+        let (sender, results) = mpsc::channel(3);
+        lines.iter().for_each(|line| sender.try_send(line.clone()).unwrap());
+        drop(sender);
+        let (stop, length, file) = (Stop::new(), AtomicU64::new(0), super::open(&path).unwrap());
+        let error = write(results, Box::new(disk), Some(file), &length, &stop).unwrap_err().to_string();
+        assert_eq!((std::fs::read(&path).unwrap(), stop.level()), (lines[0].clone(), Level::Drain));
+        let kept =
+            error.split_once("2 results that found no room are in ").unwrap().1.split_once(": append").unwrap().0;
+        assert_eq!(std::fs::read(kept).unwrap(), lines[1..].concat());
+        std::fs::remove_file(kept).unwrap();
     }
 
     #[test]

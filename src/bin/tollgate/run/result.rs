@@ -51,7 +51,8 @@ pub(crate) struct Outcome {
 impl Outcome {
     /// What an answer means.
     pub(crate) fn of_answer(answer: Answer) -> Self {
-        let no_json = || Fault::new("invalid_answer", "the answer is not JSON".to_owned(), false);
+        // Counted with each attempt, and not once more.
+        let no_json = || Fault::new("invalid_answer", NO_JSON.to_owned(), false);
         let fault = match answer.failure() {
             Some(failure) => Some(Fault::of_failure(&failure)),
             None => json(&answer.body).is_none().then(no_json),
@@ -92,6 +93,8 @@ impl Outcome {
         Self { answer: None, fault: Some(fault) }
     }
 }
+
+pub(crate) const NO_JSON: &str = "the answer is not JSON";
 
 /// More of a message than this, a page of HTML for example, tells no more.
 const TOLD: usize = 200;
@@ -147,6 +150,15 @@ pub(crate) struct Mask(Vec<Secret>);
 impl Mask {
     pub(crate) fn new(secrets: Vec<Secret>) -> Self {
         Self(secrets)
+    }
+
+    /// The same for an answer, whatever it is.
+    pub(crate) fn clean_bytes(&self, bytes: Bytes) -> Bytes {
+        let found = |secret: &Secret| memchr::memmem::find(&bytes, secret.expose().as_bytes()).is_some();
+        if !self.0.iter().any(found) {
+            return bytes;
+        }
+        self.clean(String::from_utf8_lossy(&bytes).into_owned()).into()
     }
 
     pub(crate) fn clean(&self, text: String) -> String {

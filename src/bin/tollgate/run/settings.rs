@@ -36,7 +36,7 @@ pub(crate) const NO_SECRET: &str = "none";
 const WEBHOOK_SECRET: &str = "TOLLGATE_WEBHOOK_SECRET";
 
 /// Where the requests come from.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum InputFrom {
     Stdin,
     File(PathBuf),
@@ -52,7 +52,7 @@ impl InputFrom {
 }
 
 /// Where the results go.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum OutputTo {
     Stdout,
     File(PathBuf),

@@ -44,6 +44,11 @@ impl Tally {
     /// Counts a failure; returns how many of the general kind came since the last success.
     pub(crate) fn failed(&self, general: bool) -> u64 {
         self.failed.fetch_add(1, Relaxed);
-        if general { self.general.fetch_add(1, Relaxed) + 1 } else { 0 }
+        if general { self.of_no_use() } else { 0 }
+    }
+
+    /// Counts an attempt that met what all others will meet; returns how many did since the last success.
+    pub(crate) fn of_no_use(&self) -> u64 {
+        self.general.fetch_add(1, Relaxed) + 1
     }
 }

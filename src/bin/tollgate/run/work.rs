@@ -22,7 +22,7 @@ use super::failures::{Failures, Silence, no_answer};
 use super::input::{Input, Places};
 use super::memory::Memory;
 use super::output::Output;
-use super::result::{Answer, Mask, Outcome, json, line, told};
+use super::result::{Answer, Mask, NO_JSON, Outcome, json, line, told};
 use super::row::{Id, LineFormat, Row};
 use super::tally::Tally;
 use crate::clock;
@@ -130,13 +130,18 @@ impl Job {
                 let text = self.mask.clean(format!("{}: {}: {}", row.custom_id, fault.code, fault.message));
                 self.console.detail(&text);
                 self.failures.note(&self.mask.clean(fault.kind), &self.mask.clean(fault.told));
-                if self.tally.failed(fault.general) == HOPELESS {
-                    let _ = self.trouble.set(self.mask.clean(fault.message));
-                    self.stop.raise(Level::Drain);
+                if self.tally.failed(fault.general) >= HOPELESS {
+                    self.give_up(fault.message);
                 }
             }
         }
         Ok(true)
+    }
+
+    /// The rest is better left for later.
+    fn give_up(&self, why: String) {
+        let _ = self.trouble.set(self.mask.clean(why));
+        self.stop.raise(Level::Drain);
     }
 
     /// What the cache knows, or what `call` brings.
@@ -219,13 +224,17 @@ impl Job {
                 Err(error) => return Err(error),
             }
         }
-        let body = Bytes::from(body);
+        let body = self.mask.clean_bytes(Bytes::from(body));
         if status >= 400 || providers::is_error_body(&body) {
             attempt.error_body(&body);
         } else if let Some(usage) = providers::usage_in_bytes(&body) {
             attempt.usage(usage);
         } else if json(&body).is_none() {
-            attempt.unusable("the answer is not JSON");
+            attempt.unusable(NO_JSON);
+            // Each of them may have been paid for.
+            if self.tally.of_no_use() >= HOPELESS {
+                self.give_up(NO_JSON.to_owned());
+            }
         }
         Ok(Answer { provider: attempt.provider(), status, request_id, body })
     }
