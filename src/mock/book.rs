@@ -303,6 +303,7 @@ mod tests {
     fn limits(which: Which, amount: u64) -> MockLimits {
         let mut limits = MockLimits::default();
         match which {
+            Which::Rps => limits.rps = Some(amount),
             Which::Rpm => limits.rpm = Some(amount),
             Which::Rpd => limits.rpd = Some(amount),
             Which::Tpm => limits.tpm = Some(amount),
@@ -507,6 +508,15 @@ mod tests {
     fn shaped(shape: Shape, which: Which, amount: u64) -> Book {
         let limits = MockLimits { shapes: MockShapes::all(shape), ..limits(which, amount) };
         Book::new(&MockConfig { limits, phase: Some(ms(25_000)), ..MockConfig::default() })
+    }
+
+    #[test]
+    fn a_limit_per_second_lets_so_many_pass_each_second() {
+        for shape in [Shape::Refill, Shape::Sliding, Shape::Fixed] {
+            let mut book = shaped(shape, Which::Rps, 5);
+            let mut burst = |at| (0..40).filter(|_| book.admit(&of(1), ms(at)).is_ok()).count();
+            assert_eq!([0, 1_500, 3_000].map(&mut burst), [5; 3], "{shape}");
+        }
     }
 
     #[test]

@@ -193,6 +193,8 @@ fn unplayable((which, shape): (Which, Shape)) -> Option<String> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MockLimits {
+    /// Requests per second; `None` is no limit.
+    pub rps: Option<u64>,
     /// Requests per minute; `None` is no limit.
     pub rpm: Option<u64>,
     /// Requests per day; `None` is no limit.
@@ -213,9 +215,10 @@ impl MockLimits {
     /// Each amount multiplied by `factor`, at least 1.
     pub(crate) fn times(self, factor: f64) -> Self {
         let times = |amount: u64| ((amount as f64 * factor).round() as u64).max(1);
-        let Self { rpm, rpd, tpm, tpd, itpm, otpm, shapes } = self;
-        let [rpm, rpd, tpm, tpd, itpm, otpm] = [rpm, rpd, tpm, tpd, itpm, otpm].map(|amount| amount.map(times));
-        Self { rpm, rpd, tpm, tpd, itpm, otpm, shapes }
+        let Self { rps, rpm, rpd, tpm, tpd, itpm, otpm, shapes } = self;
+        let all = [rps, rpm, rpd, tpm, tpd, itpm, otpm].map(|amount| amount.map(times));
+        let [rps, rpm, rpd, tpm, tpd, itpm, otpm] = all;
+        Self { rps, rpm, rpd, tpm, tpd, itpm, otpm, shapes }
     }
 }
 
@@ -231,6 +234,7 @@ impl MockLimits {
 #[serde(default, deny_unknown_fields)]
 #[expect(missing_docs, reason = "the names are those of `MockLimits`")]
 pub struct MockShapes {
+    pub rps: Shape,
     pub rpm: Shape,
     pub rpd: Shape,
     pub tpm: Shape,
@@ -240,9 +244,10 @@ pub struct MockShapes {
 }
 
 impl MockShapes {
-    /// The same shape for all.
+    /// The same shape for all; only that of a second is not cut into slices and ends at no midnight.
     pub const fn all(shape: Shape) -> Self {
-        Self { rpm: shape, rpd: shape, tpm: shape, tpd: shape, itpm: shape, otpm: shape }
+        let rps = if matches!(shape, Shape::Slice(_) | Shape::Calendar(_)) { Shape::Refill } else { shape };
+        Self { rps, rpm: shape, rpd: shape, tpm: shape, tpd: shape, itpm: shape, otpm: shape }
     }
 }
 

@@ -9,10 +9,13 @@ use crate::providers::Provider;
 /// The limits that `dialect` has names for, in headers or in refusals.
 const fn limits(dialect: Provider) -> &'static [Which] {
     match dialect {
-        Provider::Openai | Provider::Compatible | Provider::Groq => &[Which::Rpm, Which::Rpd, Which::Tpm, Which::Tpd],
-        Provider::Azure | Provider::Mistral => &[Which::Rpm, Which::Tpm],
-        Provider::Anthropic => &[Which::Rpm, Which::Itpm, Which::Otpm, Which::Tpm],
-        Provider::Gemini => &[Which::Rpm, Which::Rpd, Which::Itpm],
+        Provider::Openai | Provider::Compatible | Provider::Groq => {
+            &[Which::Rps, Which::Rpm, Which::Rpd, Which::Tpm, Which::Tpd]
+        }
+        Provider::Azure => &[Which::Rpm, Which::Tpm],
+        Provider::Mistral => &[Which::Rps, Which::Rpm, Which::Tpm],
+        Provider::Anthropic => &[Which::Rps, Which::Rpm, Which::Itpm, Which::Otpm, Which::Tpm],
+        Provider::Gemini => &[Which::Rps, Which::Rpm, Which::Rpd, Which::Itpm],
     }
 }
 

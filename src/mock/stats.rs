@@ -63,6 +63,9 @@ pub struct Stats {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Refused {
+    /// By requests per second.
+    #[serde(rename = "RPS", default)]
+    pub rps: u64,
     /// By requests per minute.
     #[serde(rename = "RPM")]
     pub rpm: u64,
@@ -86,8 +89,8 @@ pub struct Refused {
 impl Refused {
     /// All of them.
     pub fn total(&self) -> u64 {
-        let Self { rpm, rpd, tpm, tpd, itpm, otpm } = self;
-        rpm + rpd + tpm + tpd + itpm + otpm
+        let Self { rps, rpm, rpd, tpm, tpd, itpm, otpm } = self;
+        rps + rpm + rpd + tpm + tpd + itpm + otpm
     }
 }
 
@@ -130,8 +133,9 @@ impl Tally {
     pub(crate) fn refused(&mut self, refusal: &Refusal) {
         self.stats.requests += 1;
         self.stats.too_large += u64::from(refusal.wait.is_none());
-        let Refused { rpm, rpd, tpm, tpd, itpm, otpm } = &mut self.stats.refused;
+        let Refused { rps, rpm, rpd, tpm, tpd, itpm, otpm } = &mut self.stats.refused;
         *match refusal.which {
+            Which::Rps => rps,
             Which::Rpm => rpm,
             Which::Rpd => rpd,
             Which::Tpm => tpm,
@@ -257,7 +261,7 @@ mod tests {
         tally.abandoned();
         let stats = tally.snapshot();
         let json = serde_json::to_string(&stats).unwrap();
-        assert!(json.contains(r#""refused":{"RPM":0,"RPD":0,"TPM":1,"TPD":0,"ITPM":0,"OTPM":0}"#), "{json}");
+        assert!(json.contains(r#""refused":{"RPS":0,"RPM":0,"RPD":0,"TPM":1,"TPD":0,"ITPM":0,"OTPM":0}"#), "{json}");
         assert_eq!(serde_json::from_str::<Stats>(&json).unwrap(), stats);
     }
 }

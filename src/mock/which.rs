@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use super::config::MockLimits;
-use crate::cost::{DAY, MINUTE, Shape};
+use crate::cost::{DAY, MINUTE, SECOND, Shape};
 
 /// One of the limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are those of `MockLimits`, where they are explained")]
 pub enum Which {
+    Rps,
     Rpm,
     Rpd,
     Tpm,
@@ -18,11 +19,13 @@ pub enum Which {
 }
 
 impl Which {
-    pub(crate) const ALL: [Which; 6] = [Which::Rpm, Which::Rpd, Which::Tpm, Which::Tpd, Which::Itpm, Which::Otpm];
+    pub(crate) const ALL: [Which; 7] =
+        [Which::Rps, Which::Rpm, Which::Rpd, Which::Tpm, Which::Tpd, Which::Itpm, Which::Otpm];
 
-    /// `RPM`, `RPD`, `TPM`, `TPD`, `ITPM` or `OTPM`.
+    /// `RPS`, `RPM`, `RPD`, `TPM`, `TPD`, `ITPM` or `OTPM`.
     pub fn name(self) -> &'static str {
         match self {
+            Which::Rps => "RPS",
             Which::Rpm => "RPM",
             Which::Rpd => "RPD",
             Which::Tpm => "TPM",
@@ -35,13 +38,14 @@ impl Which {
     /// What is counted, as in the error's `type`.
     pub(crate) fn kind(self) -> &'static str {
         match self {
-            Which::Rpm | Which::Rpd => "requests",
+            Which::Rps | Which::Rpm | Which::Rpd => "requests",
             Which::Tpm | Which::Tpd | Which::Itpm | Which::Otpm => "tokens",
         }
     }
 
     pub(crate) fn period(self) -> &'static str {
         match self {
+            Which::Rps => "sec",
             Which::Rpm | Which::Tpm | Which::Itpm | Which::Otpm => "min",
             Which::Rpd | Which::Tpd => "day",
         }
@@ -49,6 +53,7 @@ impl Which {
 
     pub(crate) fn window(self) -> Duration {
         match self {
+            Which::Rps => SECOND,
             Which::Rpm | Which::Tpm | Which::Itpm | Which::Otpm => MINUTE,
             Which::Rpd | Which::Tpd => DAY,
         }
@@ -56,6 +61,7 @@ impl Which {
 
     pub(crate) fn amount(self, limits: &MockLimits) -> Option<u64> {
         match self {
+            Which::Rps => limits.rps,
             Which::Rpm => limits.rpm,
             Which::Rpd => limits.rpd,
             Which::Tpm => limits.tpm,
@@ -68,6 +74,7 @@ impl Which {
     pub(crate) fn shape(self, limits: &MockLimits) -> Shape {
         let shapes = &limits.shapes;
         match self {
+            Which::Rps => shapes.rps,
             Which::Rpm => shapes.rpm,
             Which::Rpd => shapes.rpd,
             Which::Tpm => shapes.tpm,
@@ -79,7 +86,7 @@ impl Which {
 
     pub(super) fn requested(self, tokens: u64, input: u64) -> u64 {
         match self {
-            Which::Rpm | Which::Rpd => 1,
+            Which::Rps | Which::Rpm | Which::Rpd => 1,
             Which::Tpm | Which::Tpd => tokens,
             Which::Itpm => input,
             // Counted when it is there; no cap reserves it.

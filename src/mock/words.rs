@@ -92,6 +92,7 @@ fn gemini(problem: &Problem) -> (StatusCode, Value) {
         What::Limit(refused) => {
             let Refused { refusal, model } = &**refused;
             let (metric, quota) = match refusal.which {
+                Which::Rps => ("requests", "GenerateRequestsPerSecondPerProjectPerModel"),
                 Which::Rpm => ("requests", "GenerateRequestsPerMinutePerProjectPerModel"),
                 Which::Rpd => ("requests", "GenerateRequestsPerDayPerProjectPerModel"),
                 _ => ("input_token_count", "GenerateContentInputTokensPerModelPerMinute"),
@@ -164,7 +165,7 @@ fn azure(problem: &Problem, headers: &mut HeaderMap) -> (StatusCode, Value) {
     let Problem { status, message, what, retry, .. } = problem;
     let message = match what {
         What::Limit(refused) => {
-            let rate = if refused.refusal.which == Which::Rpm { "call" } else { "token" };
+            let rate = if refused.refusal.which.kind() == "requests" { "call" } else { "token" };
             let after = retry.map_or(String::new(), |wait| format!(" Please retry after {} seconds.", up(wait)));
             format!(
                 "Requests to the ChatCompletions_Create Operation under Azure OpenAI API version 2024-02-15-preview have exceeded \
@@ -229,7 +230,7 @@ fn up(wait: Duration) -> u64 {
 
 fn counted(which: Which) -> &'static str {
     match which {
-        Which::Rpm | Which::Rpd => "requests",
+        Which::Rps | Which::Rpm | Which::Rpd => "requests",
         Which::Tpm | Which::Tpd => "tokens",
         Which::Itpm => "input tokens",
         Which::Otpm => "output tokens",

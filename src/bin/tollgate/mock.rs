@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use comfy_table::{Table, presets};
 use tollgate::mock::{ChargeRule, Count, Faults, Latency, Mock, MockConfig, MockLimits, MockShapes, Stamp, Stats};
 use tollgate::providers::{self, Provider};
-use tollgate::{DAY, Dimension, Limit, Limits, MINUTE, Shape};
+use tollgate::{DAY, Dimension, Limit, Limits, MINUTE, SECOND, Shape};
 
 use crate::Exit;
 use crate::args::{BehaviourArgs, ChargeArg, CountArg, FaultArgs, MockArgs, MockLimitArgs, ShapeOf, StampArg};
@@ -92,8 +92,12 @@ pub(crate) fn stamp(headers: StampArg) -> Stamp {
 /// Writes what was typed over `shapes`; of two for one limit, the later holds.
 pub(crate) fn reshape(shapes: &mut MockShapes, typed: &[(ShapeOf, Shape)]) {
     for (which, shape) in typed {
-        let MockShapes { rpm, rpd, tpm, tpd, itpm, otpm } = shapes;
+        let MockShapes { rps, rpm, rpd, tpm, tpd, itpm, otpm } = shapes;
         let places = match which {
+            // A second is not cut into slices, and ends at no midnight.
+            ShapeOf::All if !matches!(shape, Shape::Slice(_) | Shape::Calendar(_)) => {
+                vec![rps, rpm, rpd, tpm, tpd, itpm, otpm]
+            }
             ShapeOf::All => vec![rpm, rpd, tpm, tpd, itpm, otpm],
             ShapeOf::Requests => vec![rpm],
             ShapeOf::Tokens => vec![tpm, itpm, otpm],
@@ -116,6 +120,7 @@ fn mock_limits(args: &MockLimitArgs, dialect: Provider) -> Result<MockLimits> {
     };
     let mut typed = Limits::default();
     args.amounts.over(&mut typed);
+    limits.rps = typed.rps.or(limits.rps);
     limits.rpm = typed.rpm.or(limits.rpm);
     limits.rpd = typed.rpd.or(limits.rpd);
     limits.tpm = typed.tpm.or(limits.tpm);
@@ -130,8 +135,9 @@ fn mock_limits(args: &MockLimitArgs, dialect: Provider) -> Result<MockLimits> {
 pub(crate) fn enforced(limits: impl IntoIterator<Item = Limit>, dialect: Provider) -> MockLimits {
     let mut enforced = MockLimits::default();
     for limit in limits {
-        let MockLimits { rpm, rpd, tpm, tpd, itpm, otpm, shapes } = &mut enforced;
+        let MockLimits { rps, rpm, rpd, tpm, tpd, itpm, otpm, shapes } = &mut enforced;
         let (amount, shape) = match (limit.dimension, limit.window) {
+            (Dimension::Requests, SECOND) => (rps, &mut shapes.rps),
             (Dimension::Requests, MINUTE) => (rpm, &mut shapes.rpm),
             (Dimension::Requests, DAY) => (rpd, &mut shapes.rpd),
             (Dimension::Tokens, MINUTE) if dialect != Provider::Gemini => (tpm, &mut shapes.tpm),
@@ -147,8 +153,9 @@ pub(crate) fn enforced(limits: impl IntoIterator<Item = Limit>, dialect: Provide
 }
 
 fn described(limits: &MockLimits) -> String {
-    let MockLimits { rpm, rpd, tpm, tpd, itpm, otpm, shapes } = *limits;
+    let MockLimits { rps, rpm, rpd, tpm, tpd, itpm, otpm, shapes } = *limits;
     let named = [
+        ("RPS", rps, shapes.rps),
         ("RPM", rpm, shapes.rpm),
         ("RPD", rpd, shapes.rpd),
         ("TPM", tpm, shapes.tpm),
@@ -174,6 +181,7 @@ fn table(stats: &Stats) -> Table {
     row("answered", show::count(stats.answered));
     let refused = &stats.refused;
     for (limit, refused) in [
+        ("RPS", refused.rps),
         ("RPM", refused.rpm),
         ("RPD", refused.rpd),
         ("TPM", refused.tpm),
