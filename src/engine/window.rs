@@ -50,6 +50,8 @@ pub(super) struct Window {
     /// given back of what was charged before.
     heard: Moment,
     unvouched: u64,
+    /// The server's numbers of late, with the instants between which each was written.
+    seen: VecDeque<(u64, Moment, Moment)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +75,7 @@ impl Window {
             others_until: None,
             heard: Moment::BEGINNING,
             unvouched: 0,
+            seen: VecDeque::new(),
         }
     }
 
@@ -341,6 +344,21 @@ impl Window {
         agrees
     }
 
+    /// A counter that is zeroed falls only then: between two numbers of which the later one is smaller, a window has ended.
+    pub(super) fn learn_end_from_fall(&mut self, sight: &Sight) {
+        let recent = |(_, earliest, _): &(u64, Moment, Moment)| sight.latest - *earliest < self.length / 2;
+        while self.seen.front().is_some_and(|number| !recent(number)) {
+            self.seen.pop_front();
+        }
+        let before = self.seen.iter().rev().find(|(_, _, latest)| *latest <= sight.earliest).copied();
+        if let Some((_, earliest, _)) = before.filter(|(used, ..)| sight.used.saturating_add(sight.noise) < *used) {
+            self.learn_end(earliest, sight.latest);
+        }
+        if self.seen.back().is_none_or(|(.., latest)| *latest + self.length / SLOTS <= sight.latest) {
+            self.seen.push_back((sight.used, sight.earliest, sight.latest));
+        }
+    }
+
     /// Whether a reset can be the time until the oldest of what we sent counts no more, or longer.
     pub(super) fn explains_reset(&self, sight: &Sight, reset: Duration, tolerance: Duration) -> bool {
         // What others sent may leave before the oldest of ours.
@@ -499,6 +517,20 @@ mod tests {
         assert!(window.learn_end(now + 19 * SECOND, now + 20 * SECOND));
         assert_eq!(window.ready_at(&Amounts::all(1), BY, now), now + 20 * SECOND);
         assert!(fits(&mut window, 60, now + 20 * SECOND) && !fits(&mut window, 61, now + 20 * SECOND));
+    }
+
+    #[test]
+    fn a_number_that_falls_shows_between_which_instants_a_window_ended() {
+        let now = Moment::START;
+        let mut window = window(Ends::Fixed(None));
+        window.charge(&Amounts::all(60), now);
+        let number =
+            |used, from, to| Sight { earliest: now + from * SECOND, latest: now + to * SECOND, ..sight(used, now) };
+        window.learn_end_from_fall(&number(60, 10, 11));
+        window.learn_end_from_fall(&number(50, 10, 12));
+        assert_eq!(window.next_end(now + 20 * SECOND), None, "written in any order");
+        window.learn_end_from_fall(&number(5, 13, 14));
+        assert_eq!(window.next_end(now + 20 * SECOND), Some((now + 70 * SECOND, now + 74 * SECOND)));
     }
 
     #[test]

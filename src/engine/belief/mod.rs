@@ -299,6 +299,12 @@ impl Belief {
         } else {
             self.keep_others(sight, doubtful, unseen, &verdicts);
         }
+        let settles = self.rules().and(Rules::SETTLED) != Rules::NONE;
+        if let ([Hypothesis { shape: Shape::Fixed, book: Book::Window(book), .. }], false) =
+            (&mut self.hypotheses[..], settles)
+        {
+            book.learn_end_from_fall(sight);
+        }
         for hypothesis in &mut self.hypotheses {
             if let (Book::Window(book), Some(rule)) = (&mut hypothesis.book, hypothesis.alive.iter().next())
                 && !matches!(hypothesis.shape, Shape::Slice(_))
