@@ -71,6 +71,8 @@ pub(super) struct Gate {
     most: Option<u64>,
     /// Since when this number is in force.
     since: Moment,
+    /// What it was before a refusal told a smaller one.
+    lowered: Option<Lowered>,
     belief: Belief,
     ground: Ground,
     /// The allowance at the start; and after a refusal of a limit that counts windows, or of a day that is used up, one request
@@ -90,6 +92,20 @@ pub(super) struct Gate {
     /// What finished requests did not use of it, which counts only where real usage is charged: that may be learned late.
     unused: u64,
 }
+
+/// A number that a refusal or an earlier run told, and no header: some providers lower a limit for a while, and plans change. The one from
+/// before is tried again now and then.
+#[derive(Debug)]
+struct Lowered {
+    amount: u64,
+    source: Source,
+    /// `None` while it is tried.
+    again_at: Option<Moment>,
+    pause: Duration,
+}
+
+/// The pause before a number is tried again for the first time; it doubles, up to a day.
+const TRIED_AGAIN_AFTER: Duration = Duration::from_secs(15 * 60);
 
 /// What may be sent until the provider has answered.
 #[derive(Debug)]
@@ -168,6 +184,7 @@ impl Gate {
             most: (source == Source::Configured).then_some(limit.amount),
             source,
             since: now,
+            lowered: None,
             belief: Belief::new(limit, shape, rules, ground.margin, now, ground.wall_at(now)),
             ground,
             careful: Some(Careful {
@@ -533,12 +550,43 @@ impl Gate {
             self.since = now;
         }
         self.limit = limit;
+        self.lowered = None;
         self.most = match source {
             Source::Configured => Some(limit.amount),
             Source::Tier { .. } => None,
             Source::Header => self.most,
         };
         self.source = source;
+    }
+
+    /// Takes a number that is told in words.
+    pub(super) fn lower(&mut self, limit: Limit, now: Moment) {
+        let (amount, source) = (self.limit.amount, self.source.clone());
+        let lowered = match self.lowered.take() {
+            Some(known) => Some(Lowered { pause: (known.pause * 2).min(DAY), ..known }),
+            None => Some(Lowered { amount, source, again_at: None, pause: TRIED_AGAIN_AFTER }),
+        };
+        self.resize(limit, Source::Header, now);
+        let lowered = lowered.filter(|known| known.amount > limit.amount);
+        self.lowered = lowered.map(|known| Lowered { again_at: Some(now + known.pause), ..known });
+    }
+
+    /// Whether a larger number from before is to be tried again.
+    pub(super) fn is_to_be_raised(&self, now: Moment) -> bool {
+        self.lowered.as_ref().and_then(|known| known.again_at).is_some_and(|at| at <= now)
+    }
+
+    /// Tries it.
+    pub(super) fn raise(&mut self, now: Moment) {
+        let Some(known) = self.lowered.take() else { return };
+        let limit = Limit { amount: known.amount, ..self.limit };
+        self.resize(limit, known.source.clone(), now);
+        self.lowered = Some(Lowered { again_at: None, ..known });
+    }
+
+    /// The number is what a header shows.
+    pub(super) fn confirm(&mut self) {
+        self.lowered = None;
     }
 
     /// Whether the user has set the number since then.

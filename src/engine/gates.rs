@@ -120,7 +120,8 @@ impl Gates {
             Some(index) if self.gates[index].limit().amount == limit.amount => index,
             // A header's number is newer than the tier table's; nothing that is configured is raised.
             Some(index) if from_header && self.gates[index].corrected(limit.amount) == Some(limit.amount) => {
-                self.set_one(limit, Source::Header, now)
+                self.gates[index].lower(limit, now);
+                index
             }
             None if from_header => self.set_one(limit, Source::Header, now),
             _ => return,
@@ -158,6 +159,9 @@ impl Gates {
     /// When it does not fit now.
     #[inline]
     pub fn reserve(&mut self, charge: &Charge, now: Moment) -> Result<Overdrawn, Wait> {
+        if self.gates.iter().any(|gate| gate.is_to_be_raised(now)) {
+            self.raise(now);
+        }
         let toll = Toll::of(charge);
         if let Some(refusing) = self.gates.iter_mut().position(|gate| !gate.fits(&toll, now)) {
             // A gate that refused is a gate that is not ready; the default only satisfies the type.
@@ -168,6 +172,18 @@ impl Gates {
             overdrawn.0 |= u64::from(gate.charge(&toll, now)) << (8 * i.min(7));
         }
         Ok(overdrawn)
+    }
+
+    /// Tries numbers again that were larger before somebody told a smaller one.
+    #[cold]
+    fn raise(&mut self, now: Moment) {
+        for index in 0..self.gates.len() {
+            if self.gates[index].is_to_be_raised(now) {
+                let before = self.gates[index].limit();
+                self.gates[index].raise(now);
+                self.note(Some(before), index);
+            }
+        }
     }
 
     /// What holds `charge` longest; `None` when it fits now. A charge larger than a limit stands for a queue of requests.
@@ -244,6 +260,9 @@ impl Gates {
             let new = reading.limit.filter(|_| !self.gates[index].is_newer_than(around.sent));
             if let Some(amount) = new.and_then(|amount| self.gates[index].corrected(amount)) {
                 self.gates[index].resize(Limit { amount, ..shown }, Source::Header, now);
+            }
+            if new.is_some() {
+                self.gates[index].confirm();
             }
             self.note((index < known).then_some(shown), index);
             let written = self.stamps.written(around.sent, now);
@@ -340,7 +359,11 @@ impl Gates {
             None => Some(hit.limit.filter(|amount| *amount > 0)?),
         };
         let index = match (new, known) {
-            (Some(amount), _) => self.set_one(named(amount)?, Source::Header, now),
+            (Some(amount), Some(index)) => {
+                self.gates[index].lower(named(amount)?, now);
+                index
+            }
+            (Some(amount), None) => self.set_one(named(amount)?, Source::Header, now),
             (None, known) => known?,
         };
         self.note(before, index);
@@ -708,6 +731,23 @@ mod tests {
         );
         gates.set(&configured(&[Limit::rpd(10_000)]), now);
         assert!((0..3).all(|_| gates.reserve(&one, now).is_ok()));
+    }
+
+    #[test]
+    fn a_smaller_number_that_only_a_refusal_told_is_doubted_after_a_while() {
+        let now = Moment::START;
+        let (minutes, one) = (|n: u32| now + MINUTE * n, Charge::tokens(20_000, 0));
+        let mut gates = gates(&[Limit::tpm(100_000)], now);
+        let told =
+            |gates: &mut Gates, at| gates.block(Some(Limit::tpm(10_000).into()), &one, &Charge::default(), MINUTE, at);
+        told(&mut gates, now);
+        assert!(gates.reserve(&one, minutes(14)).is_err());
+        assert_eq!(gates.too_small_for(&one), Some(Limit::tpm(10_000)));
+        assert!(gates.reserve(&one, minutes(15)).is_ok(), "it may have been for a while");
+        told(&mut gates, minutes(15));
+        assert!(gates.reserve(&one, minutes(44)).is_err() && gates.reserve(&one, minutes(45)).is_ok(), "twice as long");
+        let before = gates.take_changes().len();
+        assert_eq!(before, 4, "each time it is told");
     }
 
     #[test]
