@@ -48,14 +48,15 @@ pub(crate) fn clean(message: &str) -> String {
     while !rest.is_empty() && kept <= LONGEST {
         let end = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
         let (word, _) = rest.split_at(rest[..end].trim_end_matches('.').len());
-        let shown =
-            if before.announces_key(word) || begins_like_key(word) || is_long_mixture(word) { MASK } else { word };
+        let secret = before.announces_key(word) || begins_like_key(word) || is_long_mixture(word);
+        let shown = if secret || before.query && is_of_query(word) { MASK } else { word };
         masked.push_str(shown);
         before.see(word);
         let mut tail = rest[word.len()..].chars();
         if let Some(separator) = tail.next() {
             masked.push(if separator.is_control() { ' ' } else { separator });
             before.assigned |= matches!(separator, ':' | '=');
+            before.query = separator == '?' || before.query && !separator.is_whitespace();
         }
         kept += shown.len() + 1;
         rest = tail.as_str();
@@ -88,6 +89,13 @@ struct Before {
     api: bool,
     /// A colon or an equals sign came since.
     assigned: bool,
+    /// A question mark came, and no space since: it may be the address, and some put keys there.
+    query: bool,
+}
+
+/// Whether what stands in an address's query may be a secret: it is no name of a parameter, no number and no date.
+fn is_of_query(word: &str) -> bool {
+    word.len() >= SHORTEST && word.contains(|letter: char| letter.is_ascii_alphabetic())
 }
 
 #[derive(Default)]
@@ -124,7 +132,7 @@ impl Before {
         } else {
             Label::None
         };
-        *self = Before { label, api: is(&"api"), assigned: false };
+        *self = Before { label, api: is(&"api"), assigned: false, query: self.query };
     }
 }
 
@@ -166,6 +174,10 @@ mod tests {
             ("header Authorization: Bearer abc123def456 refused", "header Authorization: Bearer *** refused"),
             ("{\"api_key\":\"SK-canary-0001\"}", "{\"api_key\":\"***\"}"),
             ("GET /v1beta?key=AIzaSyA1234567890 failed", "GET /v1beta?key=*** failed"),
+            (
+                "Cannot POST /gw/v1/chat?code=opensesame&v=2024-10-21 here",
+                "Cannot POST /gw/v1/chat?code=***&v=2024-10-21 here",
+            ),
             ("gsk_0123456789abcdef", "***"),
             ("invalid key 0123456789abcdef0123456789abcdef", "invalid key ***"),
             ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln", "***"),
@@ -181,7 +193,7 @@ mod tests {
         let message = "Rate limit reached for `openai/gpt-oss-20b` in organization org-AbCdEf0123456789 on tokens per \
                        min (TPM): Limit 30000, Used 24102. See https://platform.openai.com/account/api-keys. Request \
                        req_011CSHoEeqs5C35K2UUqR7Fy, task-1, 8f14e45f-ceea-467f-9575-3b1d1bd3c5d2, token limit \
-                       128000 exceeded, unexpected key: temperature";
+                       128000 exceeded, unexpected key: temperature. Really? Certainly";
         assert_eq!(clean(message), message);
     }
 
