@@ -571,9 +571,9 @@ impl Gate {
         self.lowered = lowered.map(|known| Lowered { again_at: Some(now + known.pause), ..known });
     }
 
-    /// Whether a larger number from before is to be tried again.
-    pub(super) fn is_to_be_raised(&self, now: Moment) -> bool {
-        self.lowered.as_ref().and_then(|known| known.again_at).is_some_and(|at| at <= now)
+    /// When a larger number from before is to be tried again.
+    pub(super) fn raised_at(&self) -> Option<Moment> {
+        self.lowered.as_ref()?.again_at
     }
 
     /// Tries it.

@@ -43,6 +43,8 @@ pub struct Gates {
     stamps: Stamps,
     /// The gate that a header of each dimension was last read for.
     fed: [Option<usize>; 4],
+    /// When the first number is tried again that was larger before.
+    raise_at: Option<Moment>,
     changes: Vec<Change>,
 }
 
@@ -74,6 +76,7 @@ impl Gates {
             answered: false,
             stamps: Stamps::default(),
             fed: [None; 4],
+            raise_at: None,
             changes: Vec::new(),
         }
     }
@@ -120,7 +123,7 @@ impl Gates {
             Some(index) if self.gates[index].limit().amount == limit.amount => index,
             // A header's number is newer than the tier table's; nothing that is configured is raised.
             Some(index) if from_header && self.gates[index].corrected(limit.amount) == Some(limit.amount) => {
-                self.gates[index].lower(limit, now);
+                self.lower(index, limit, now);
                 index
             }
             None if from_header => self.set_one(limit, Source::Header, now),
@@ -159,7 +162,7 @@ impl Gates {
     /// When it does not fit now.
     #[inline]
     pub fn reserve(&mut self, charge: &Charge, now: Moment) -> Result<Overdrawn, Wait> {
-        if self.gates.iter().any(|gate| gate.is_to_be_raised(now)) {
+        if self.raise_at.is_some_and(|at| at <= now) {
             self.raise(now);
         }
         let toll = Toll::of(charge);
@@ -178,12 +181,19 @@ impl Gates {
     #[cold]
     fn raise(&mut self, now: Moment) {
         for index in 0..self.gates.len() {
-            if self.gates[index].is_to_be_raised(now) {
+            if self.gates[index].raised_at().is_some_and(|at| at <= now) {
                 let before = self.gates[index].limit();
                 self.gates[index].raise(now);
                 self.note(Some(before), index);
             }
         }
+        self.raise_at = self.gates.iter().filter_map(Gate::raised_at).min();
+    }
+
+    /// A number that only words tell.
+    fn lower(&mut self, index: usize, limit: Limit, now: Moment) {
+        self.gates[index].lower(limit, now);
+        self.raise_at = self.gates.iter().filter_map(Gate::raised_at).min();
     }
 
     /// What holds `charge` longest; `None` when it fits now. A charge larger than a limit stands for a queue of requests.
@@ -360,7 +370,7 @@ impl Gates {
         };
         let index = match (new, known) {
             (Some(amount), Some(index)) => {
-                self.gates[index].lower(named(amount)?, now);
+                self.lower(index, named(amount)?, now);
                 index
             }
             (Some(amount), None) => self.set_one(named(amount)?, Source::Header, now),
