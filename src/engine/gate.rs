@@ -72,7 +72,7 @@ pub(super) struct Gate {
     /// Since when this number is in force.
     since: Moment,
     /// What it was before a refusal told a smaller one.
-    lowered: Option<Lowered>,
+    lowered: Option<Box<Lowered>>,
     belief: Belief,
     ground: Ground,
     /// The allowance at the start; and after a refusal of a limit that counts windows, or of a day that is used up, one request
@@ -563,12 +563,14 @@ impl Gate {
     pub(super) fn lower(&mut self, limit: Limit, now: Moment) {
         let (amount, source) = (self.limit.amount, self.source.clone());
         let lowered = match self.lowered.take() {
-            Some(known) => Some(Lowered { pause: (known.pause * 2).min(DAY), ..known }),
-            None => Some(Lowered { amount, source, again_at: None, pause: TRIED_AGAIN_AFTER }),
+            Some(known) => Lowered { pause: (known.pause * 2).min(DAY), ..*known },
+            None => Lowered { amount, source, again_at: None, pause: TRIED_AGAIN_AFTER },
         };
         self.resize(limit, Source::Header, now);
-        let lowered = lowered.filter(|known| known.amount > limit.amount);
-        self.lowered = lowered.map(|known| Lowered { again_at: Some(now + known.pause), ..known });
+        if lowered.amount > limit.amount {
+            let again_at = Some(now + lowered.pause);
+            self.lowered = Some(Box::new(Lowered { again_at, ..lowered }));
+        }
     }
 
     /// When a larger number from before is to be tried again.
@@ -578,10 +580,11 @@ impl Gate {
 
     /// Tries it.
     pub(super) fn raise(&mut self, now: Moment) {
-        let Some(known) = self.lowered.take() else { return };
+        let Some(mut known) = self.lowered.take() else { return };
         let limit = Limit { amount: known.amount, ..self.limit };
         self.resize(limit, known.source.clone(), now);
-        self.lowered = Some(Lowered { again_at: None, ..known });
+        known.again_at = None;
+        self.lowered = Some(known);
     }
 
     /// The number is what a header shows.

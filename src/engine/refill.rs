@@ -16,6 +16,13 @@ pub(super) struct Refill {
     tats: Vec<(Rule, Tat)>,
     /// None of them is later. It may be too late itself: what is given back does not lower it.
     latest: u64,
+    /// In a box, since it is not needed to let a request pass.
+    aside: Box<Aside>,
+}
+
+/// What only refunds and other sizes ask for.
+#[derive(Debug)]
+struct Aside {
     /// When the server's number was last held against the books, and how much of them it did not hold, in units: no more than that
     /// can be given back of what was charged before.
     heard: Moment,
@@ -56,8 +63,8 @@ impl Refill {
         let bucket = Bucket::new(amount, window, now).with_margin(margin);
         let full = Tat { at: bucket.tat(), ..Tat::default() };
         let tats = rules.iter().map(|rule| (rule, full)).collect();
-        let (heard, unvouched, forgiven) = (Moment::BEGINNING, Amounts::default(), None);
-        Self { tats, latest: full.at, bucket, heard, unvouched, forgiven }
+        let aside = Aside { heard: Moment::BEGINNING, unvouched: Amounts::default(), forgiven: None };
+        Self { tats, latest: full.at, bucket, aside: Box::new(aside) }
     }
 
     fn tat(&self, rule: Rule) -> Tat {
@@ -115,9 +122,9 @@ impl Refill {
     pub(super) fn refund(&mut self, amounts: &Amounts, since: &Amounts, at: Moment, now: Moment) {
         for (rule, tat) in self.tats.iter_mut().filter(|(rule, _)| amounts[*rule] > 0) {
             let mut units = self.bucket.in_units(amounts[*rule]);
-            if at < self.heard {
-                units = units.min(self.unvouched[*rule]);
-                self.unvouched[*rule] -= units;
+            if at < self.aside.heard {
+                units = units.min(self.aside.unvouched[*rule]);
+                self.aside.unvouched[*rule] -= units;
             }
             tat.give_back(&self.bucket, units, since[*rule], now);
             if tat.at == tat.restarted {
@@ -172,9 +179,9 @@ impl Refill {
             if tat.at < least {
                 tat.at = self.bucket.tat_of(used, at);
             }
-            self.unvouched[*rule] = tat.at.saturating_sub(least);
+            self.aside.unvouched[*rule] = tat.at.saturating_sub(least);
         }
-        self.heard = self.heard.max(heard);
+        self.aside.heard = self.aside.heard.max(heard);
         self.latest = self.last();
     }
 
@@ -198,7 +205,7 @@ impl Refill {
         let new = self.bucket.resized(amount, window, now);
         let restarted = new.clock_up(now);
         let shrinks = amount < self.bucket.amount();
-        let (since, mut forgiven) = self.forgiven.take().unwrap_or((now, Amounts::default()));
+        let (since, mut forgiven) = self.aside.forgiven.take().unwrap_or((now, Amounts::default()));
         // What would have come back of it by now, if the bucket had been as large as it is again.
         let back = new.refill(now - since).saturating_sub(self.bucket.refill(now - since));
         for (rule, tat) in &mut self.tats {
@@ -213,7 +220,7 @@ impl Refill {
             let at = if used > 0 { new.tat_of(used, now) } else { new.tat() };
             *tat = Tat { at, restarted, rested: restarted };
         }
-        self.forgiven = shrinks.then_some((now, forgiven));
+        self.aside.forgiven = shrinks.then_some((now, forgiven));
         self.bucket = new;
         self.latest = self.last();
     }
