@@ -1,7 +1,8 @@
 //! The built-in client: chat, embeddings and responses of OpenAI-compatible APIs, by the scheduler's own attempts.
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{ACCEPT_ENCODING, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue};
 use serde::Serialize;
 use serde_json::Value;
 use thiserror::Error as ThisError;
@@ -118,6 +119,8 @@ impl Http {
             .read_timeout(config.byte_timeout)
             .timeout(config.timeout)
             .tcp_nodelay(true)
+            // What is packed holds up a stream. What some gateway packs all the same is read.
+            .default_headers(HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("identity"))]))
             .http1_only()
             .redirect(reqwest::redirect::Policy::none());
         let mut urls = config.accounts.iter().map(|account| account.base_url.as_deref());

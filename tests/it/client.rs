@@ -305,3 +305,19 @@ async fn a_fallback_gets_the_body_in_its_own_words_and_the_reply_says_who_answer
     }
     assert_eq!(closed.stats().unauthorised, 2, "a refused key is asked once by each scheduler");
 }
+
+#[tokio::test]
+async fn an_answer_that_a_gateway_packs_unasked_is_read() {
+    let packed: &[u8] =
+        b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\x3d\x8b\x3d\x0e\x80\x20\x0c\x46\xef\xf2\xcd\x4c\x6e\x72\x15\
+          \x63\x88\x21\x8d\x10\xa1\x25\x52\x27\xd2\xbb\xcb\xa2\xeb\xfb\x19\x88\x49\x72\xa4\x0e\xbf\x0d\x54\xea\
+          \xfd\x38\x09\x7e\x20\x0a\x2b\xb1\xc2\x23\x51\x29\x02\xb3\xdd\xe1\xf9\x6c\xbb\xa5\x36\x0d\x2a\x17\xf1\
+          \x5c\x57\x37\xfb\xda\x0a\x69\x16\xfe\xe9\x62\xf6\x02\x69\xb0\xf3\x4e\x5f\x00\x00\x00";
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-encoding: gzip\r\nconnection: close\r\n";
+    let answer = [format!("{head}content-length: {}\r\n\r\n", packed.len()).as_bytes(), packed].concat();
+    let url = super::raw::answering([answer]);
+    let scheduler = Scheduler::builder().account(Account::openai().base_url(url)).build().unwrap();
+    let reply = scheduler.chat(&json!({"model": "gpt-4o", "messages": [], "max_tokens": 8})).await.unwrap();
+    assert_eq!((reply.text().as_deref(), reply.attempts), (Some("hello"), 1));
+    assert_eq!(scheduler.lane_of("gpt-4o").status.used.tokens, 11);
+}
