@@ -24,8 +24,8 @@ pub(crate) struct Row {
     pub(crate) stamp: Stamp,
     /// The limits become half of what they were at this time.
     pub(crate) halves_at: Option<Duration>,
-    /// Somebody else takes a third of the account from the first minute's end to the second's.
-    pub(crate) neighbour: bool,
+    /// Somebody else takes a third of the account from the first minute's end on, for so many minutes.
+    pub(crate) neighbour: u32,
     /// How long an answer takes on average, in seconds.
     pub(crate) latency: f64,
     /// The server takes in one request each so often: a burst takes its time to get there.
@@ -77,7 +77,7 @@ impl Row {
             settle: false,
             stamp: Stamp::Completion,
             halves_at: None,
-            neighbour: false,
+            neighbour: 0,
             latency: 0.8,
             intake: Duration::ZERO,
             told: Told { provider: Provider::Openai, limits: true, shapes: false },
@@ -148,10 +148,10 @@ impl Row {
         if self.told.shapes { vec![rpm.shaped(self.rpm_shape), tpm.shaped(self.tpm_shape)] } else { vec![rpm, tpm] }
     }
 
-    /// When the neighbour's requests come: a third of the requests of one minute.
+    /// When the neighbour's requests come: a third of the requests of each minute.
     pub(crate) fn others(&self) -> impl Iterator<Item = Duration> {
-        let number = if self.neighbour { self.accounts[0].0 / 3 } else { 0 };
-        (0..number).map(move |i| MINUTE + MINUTE.mul_f64(i as f64 / number as f64))
+        let each = self.accounts[0].0 / 3;
+        (0..each * u64::from(self.neighbour)).map(move |i| MINUTE + MINUTE.mul_f64(i as f64 / each as f64))
     }
 
     /// And how large they are: a third of the tokens.
@@ -231,7 +231,8 @@ pub(crate) fn all() -> Vec<Row> {
             ..slow("slow-limits-unknown-max".into())
         },
         Row { halves_at: Some(MINUTE), ..Row::new("limit-halves", 3, 1.08) },
-        Row { neighbour: true, ..Row::new("neighbour", 5, 1.10) },
+        Row { neighbour: 1, ..Row::new("neighbour", 5, 1.10) },
+        Row { neighbour: 10, ..Row::new("neighbour-stays", 10, 1.05) },
         Row { load: loose, settle: true, ..Row::new("caps-5x", 0, 1.05) },
         Row { load: absent, ..Row::new("no-caps", 0, 1.08) },
         Row { accounts: vec![(250, 150_000), (150, 90_000), (100, 60_000)], ..Row::new("accounts-3", 0, 1.05) },

@@ -81,6 +81,8 @@ pub(super) struct Gate {
     blocked_until: Option<Moment>,
     /// Until when more than the usual margin is kept back.
     distrusted_until: Option<Moment>,
+    /// When that began last, and for how long: it doubles where refusals keep coming, as beside another user of the limit.
+    distrusted: (Moment, Duration),
     /// Readings that agreed with a window that was computed from a header; `None` where it is known.
     agreed: Option<u8>,
     /// What the server last said is left, and when.
@@ -194,6 +196,7 @@ impl Gate {
             }),
             blocked_until: None,
             distrusted_until: None,
+            distrusted: (Moment::BEGINNING, Duration::ZERO),
             agreed: None,
             shown: None,
             spent: 0,
@@ -478,14 +481,20 @@ impl Gate {
         };
         // Those of one volley are one refusal; after the wait, another one says that more than the margin is wrong.
         let distrusted = self.distrusted_until.is_some_and(|quiet| now < quiet);
-        let again = distrusted && self.blocked_until.is_none_or(|over| over <= now);
+        let new = self.blocked_until.is_none_or(|over| over <= now);
+        let again = distrusted && new;
         self.belief.refused(&amounts, room, again, until - now, now, self.ground.wall_at(now));
         // `until` is the provider's own word; the larger margin would be waited for on top of it.
         let more = self.ground.margin * (DISTRUST - 1);
         self.belief.hold(&amounts, (until - more).max(now));
         self.belief.set_margin(self.ground.margin * DISTRUST);
-        let quiet = (self.limit.window * 2).clamp(MINUTE, MINUTE * 10);
-        self.distrusted_until = Some(until + quiet);
+        if new {
+            let (since, quiet) = self.distrusted;
+            let least = (self.limit.window * 2).clamp(MINUTE, MINUTE * 10);
+            let quiet = if now - since < quiet * 2 { (quiet * 2).min(HOUR) } else { least };
+            self.distrusted = (now, quiet);
+        }
+        self.distrusted_until = Some(until + self.distrusted.1);
         self.blocked_until = self.blocked_until.max(Some(until));
         // A bucket that refills lets those who wait go one by one anyway. A window would let all go at once, so one goes first.
         if !self.belief.refills() {

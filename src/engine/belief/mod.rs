@@ -34,6 +34,8 @@ pub(super) struct Belief {
     /// The rules that the provider may have.
     rules: Rules,
     margin: Duration,
+    /// More than the margin is kept back, since the provider refused what should have fitted.
+    distrusted: bool,
     hypotheses: Vec<Hypothesis>,
     /// It may be what is under way that counts.
     gauge: bool,
@@ -53,7 +55,8 @@ impl Belief {
         wall: SystemTime,
     ) -> Self {
         let hypotheses = Vec::new();
-        let mut belief = Self { limit, rules, margin, hypotheses, gauge: false, sighted: false, resets_lie: false };
+        let (distrusted, gauge, sighted, resets_lie) = (false, false, false, false);
+        let mut belief = Self { limit, rules, margin, distrusted, hypotheses, gauge, sighted, resets_lie };
         let whole = [Shape::Refill, Shape::Sliding, Shape::Fixed];
         for shape in shape.as_ref().map_or(&whole[..], std::slice::from_ref) {
             belief.suppose(*shape, None, now, wall);
@@ -400,7 +403,9 @@ impl Belief {
                     // Those that it contradicts must not be helped along by it.
                     let fit = verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::Fits);
                     let fit = fit.fold(Rules::NONE, |all, (rule, _)| all.or(Rules::of(&[*rule])));
-                    book.tighten(fit, sight.used, doubtful.given_back, sight.earliest, sight.latest);
+                    // It was written some time in between. Who was refused though it fitted takes it for the latest news.
+                    let written = if self.distrusted { sight.latest } else { sight.earliest };
+                    book.tighten(fit, sight.used, doubtful.given_back, written, sight.latest);
                 }
                 Book::Window(book) if book.has_others() => book.note_others(rule, sight, &doubtful.by(rule)),
                 Book::Window(book) if hypothesis.shape == Shape::Fixed => {
@@ -485,6 +490,7 @@ impl Belief {
     }
 
     pub(super) fn set_margin(&mut self, margin: Duration) {
+        self.distrusted = margin > self.margin;
         for hypothesis in &mut self.hypotheses {
             match (&mut hypothesis.book, hypothesis.shape) {
                 (Book::Refill(book), _) => book.set_margin(margin.min(self.limit.window / 4)),
