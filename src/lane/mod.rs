@@ -20,7 +20,7 @@ use crate::engine::{
 };
 use crate::metrics::LaneMetrics;
 use crate::permit::Held;
-use crate::providers::{Observation, Provider, Retry};
+use crate::providers::{Failure, Observation, Provider, Retry};
 
 use driver::{Driver, Riders, looks_again};
 pub use heard::Counters;
@@ -303,26 +303,43 @@ impl Lane {
         if heard.is_answer() {
             state.machine.answered(sent);
         }
-        let mut with_others = state.machine.is_failing();
         if let Heard::Failure(failure, default_wait) = heard {
-            if failure.retry() == Retry::AfterLimit {
-                with_others = state.machine.is_known_refusal(sent, now);
-            }
-            let until = match failure.retry_of_others() {
-                Retry::AfterLimit => state.machine.refused(failure, &charge, sent, default_wait, now),
-                Retry::Backoff => failure.wait.map(|wait| state.machine.pause(wait, now)),
-                Retry::Never => None,
-            };
-            let late_until = until.filter(|until| *until > now + WORTH_MOVING);
-            // Many failures in flight tell the same wait; who waits is sent elsewhere only where it has grown.
-            if late_until > state.known_late_until.map(|known| known + WORTH_MOVING) {
-                state.known_late_until = late_until;
-                drop(state);
-                // Before the driver refuses those who cannot wait so long here.
-                self.scatter_movable();
-                self.release(self.lock());
-                return with_others;
-            }
+            return self.heed(state, failure, default_wait, &charge, sent, now);
+        }
+        let with_others = state.machine.is_failing();
+        self.release(state);
+        with_others
+    }
+
+    /// What everybody has to wait for, or need not wait for here, after a request of `sent` failed like that. Returns whether it failed
+    /// together with others.
+    #[cold]
+    fn heed<'a>(
+        self: &'a Arc<Self>,
+        mut state: MutexGuard<'a, State>,
+        failure: &Failure,
+        default_wait: Duration,
+        charge: &Charge,
+        sent: Moment,
+        now: Moment,
+    ) -> bool {
+        let with_others = match failure.retry() {
+            Retry::AfterLimit => state.machine.is_known_refusal(sent, now),
+            _ => state.machine.is_failing(),
+        };
+        let until = match failure.retry_of_others() {
+            Retry::AfterLimit => state.machine.refused(failure, charge, sent, default_wait, now),
+            Retry::Backoff => failure.wait.map(|wait| state.machine.pause(wait, now)),
+            Retry::Never => None,
+        };
+        let late_until = until.filter(|until| *until > now + WORTH_MOVING);
+        // Many failures in flight tell the same wait; who waits is sent elsewhere only where it has grown.
+        if late_until > state.known_late_until.map(|known| known + WORTH_MOVING) {
+            state.known_late_until = late_until;
+            drop(state);
+            // Before the driver refuses those who cannot wait so long here.
+            self.scatter_movable();
+            state = self.lock();
         }
         self.release(state);
         with_others

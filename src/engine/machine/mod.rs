@@ -197,14 +197,26 @@ impl<T> Machine<T> {
             Some(Ticket(place)) => place.clone(),
             None => self.newcomer(ask),
         };
-        let granted = self.grant_at_once(place, &charge, &ask.guess, now);
-        let place = match granted {
+        match self.grant_at_once(place, &charge, &ask.guess, now) {
             Ok(grant) => {
                 self.earn(ask);
-                return Ok(Submitted::Granted(grant));
+                Ok(Submitted::Granted(grant))
             }
-            Err(place) => place,
-        };
+            Err(place) => self.line_up(place, charge, ask, payload, now),
+        }
+    }
+
+    /// Queues a request that cannot go at once.
+    // Out of the way of those that can.
+    #[inline(never)]
+    fn line_up(
+        &mut self,
+        place: Place,
+        charge: Charge,
+        ask: &Ask,
+        payload: impl FnOnce() -> T,
+        now: Moment,
+    ) -> Result<Submitted, Refusal> {
         self.check_size(&charge)?;
         self.check_queue(ask, now)?;
         if let Some(deadline) = ask.deadline {
@@ -358,8 +370,7 @@ impl<T> Machine<T> {
         }
         if !readings.is_empty() {
             let owed = if let End::Used(used) = end { used.minus(&charge) } else { Charge::default() };
-            let around = Around { owed, ..self.ledger.around(at, &grant.then, self.in_flight == 0, now) };
-            self.gates.read(readings, &around, now);
+            self.read(&grant, readings, owed, self.in_flight == 0, now);
         }
         if end != End::Unsent && self.gates.is_empty() {
             self.gates.answered(at);
@@ -412,7 +423,14 @@ impl<T> Machine<T> {
     /// Takes the limits that the headers of a running request show, as a stream sends them at its beginning. They only
     /// tighten, since the request's own end is still to come.
     pub fn observe(&mut self, grant: &Grant, readings: &[Reading], now: Moment) {
-        let around = self.ledger.around(grant.at, &grant.then, false, now);
+        self.read(grant, readings, Charge::default(), false, now);
+    }
+
+    /// Takes the limits that the answer to `grant` shows. It has `owed` so much more than its charge, and where `idle`, nothing else
+    /// is under way.
+    #[inline(never)]
+    fn read(&mut self, grant: &Grant, readings: &[Reading], owed: Charge, idle: bool, now: Moment) {
+        let around = Around { owed, ..self.ledger.around(grant.at, &grant.then, idle, now) };
         self.gates.read(readings, &around, now);
     }
 

@@ -15,6 +15,7 @@ impl<T> Machine<T> {
     }
 
     /// The request of `grant`, which is about to be [finished](Machine::finish), failed.
+    #[cold]
     pub fn failed(&mut self, grant: &Grant, failure: &Failure, now: Moment) {
         if let Some(hold) = failure.slow_down() {
             self.ceiling.slow_down(failure.class == Class::SlowDown, hold, grant.at, now);
