@@ -96,13 +96,14 @@ pub enum LearnedError {
 }
 
 impl Learned {
-    /// Reads what [`Learned::save`] wrote; nothing is known where there is no file.
+    /// Reads what [`Learned::save`] wrote; nothing is known where there is no file or an empty one.
     ///
     /// # Errors
     /// When the file cannot be read or holds something else.
     pub fn load(file: impl AsRef<Path>) -> Result<Self, LearnedError> {
         let file = file.as_ref();
         let text = match std::fs::read(file) {
+            Ok(text) if text.is_empty() => return Ok(Self::default()),
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(source) => return Err(LearnedError::File { file: file.to_owned(), source }),
@@ -188,6 +189,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("learned.json");
         assert_eq!(Learned::load(&file).unwrap(), Learned::default());
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(Learned::load(&file).unwrap(), Learned::default(), "as `mktemp` makes it");
         let fact = Fact {
             limit: Limit::tpm(30_000),
             from_header: true,
