@@ -352,26 +352,22 @@ fn write(
         {
             batch.extend_from_slice(&result);
         }
-        failed = put(&mut sink, &mut batch, &mut begun, length).err();
-        match &failed {
-            None => {}
-            // Nobody reads, so running requests are of no use.
-            Some(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                stop.raise(Level::Now);
-                break;
-            }
-            // Running requests are paid for.
-            Some(_) => stop.raise(Level::Drain),
+        let Err(error) = put(&mut sink, &mut batch, &mut begun, length) else { continue };
+        // With nobody reading, running requests are of no use; else they are paid for.
+        let unread = error.kind() == io::ErrorKind::BrokenPipe;
+        stop.raise(if unread { Level::Now } else { Level::Drain });
+        if unread {
+            return Err(error);
         }
+        failed = Some(error);
     }
     match failed {
-        Some(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(error),
         Some(error) => match put(&mut sink, &mut batch, &mut begun, length) {
             Ok(()) => Err(error),
             Err(error) => {
                 // Whole lines can be appended behind whole lines.
                 if let Some(file) = file {
-                    file.set_len(length.load(Relaxed) - begun as u64)?;
+                    let _ = file.set_len(length.load(Relaxed) - begun as u64);
                 }
                 Err(set_aside(&batch, error))
             }
@@ -474,6 +470,32 @@ mod tests {
             error.split_once("2 results that found no room are in ").unwrap().1.split_once(": append").unwrap().0;
         assert_eq!(std::fs::read(kept).unwrap(), lines[1..].concat());
         std::fs::remove_file(kept).unwrap();
+    }
+
+    #[test]
+    fn a_disk_that_was_full_for_a_while_has_every_result_and_is_told() {
+        /// Full once.
+        struct Full(File, bool);
+        impl Write for Full {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                let full = !std::mem::replace(&mut self.1, true);
+                if full { Err(io::ErrorKind::StorageFull.into()) } else { self.0.write(bytes) }
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                self.0.flush()
+            }
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.jsonl");
+        let line = format!("{}\n", good("a")).into_bytes();
+        let (sender, results) = mpsc::channel(1);
+        sender.try_send(line.clone()).unwrap();
+        drop(sender);
+        let (stop, length) = (Stop::new(), AtomicU64::new(0));
+        let written = write(results, Box::new(Full(super::open(&path).unwrap(), false)), None, &length, &stop);
+        assert_eq!(written.unwrap_err().kind(), io::ErrorKind::StorageFull, "nothing new was begun after it");
+        assert_eq!((std::fs::read(&path).unwrap(), stop.level()), (line, Level::Drain));
     }
 
     #[test]
