@@ -64,6 +64,20 @@ fn a_key_is_sent_to_the_provider_and_shown_nowhere_else() {
 }
 
 #[test]
+fn an_answer_that_repeats_the_key_is_kept_without_it() {
+    let world = World::new();
+    let server = Recorder::start(|seen| (200, json!({"choices": [], "you sent": seen.headers}).to_string()));
+    world.requests("in.jsonl", 0..1);
+    let mut command = world.tollgate(&format!("run in.jsonl --cache answers --cache-sampled {}", server.at()));
+    command.env("OPENAI_API_KEY", CANARY);
+    ended(command).expect(0);
+    let kept: Vec<_> = std::fs::read_dir(world.path("answers")).unwrap().map(|file| file.unwrap().path()).collect();
+    let text: String =
+        kept.iter().map(|file| String::from_utf8_lossy(&std::fs::read(file).unwrap()).into_owned()).collect();
+    assert!(text.contains("Bearer ***") && !text.contains("canary"));
+}
+
+#[test]
 fn the_address_comes_from_the_environment_where_nothing_else_is_said() {
     let (world, server) = (World::new(), Recorder::ok());
     world.requests("in.jsonl", 0..1);

@@ -1,6 +1,8 @@
 //! Ctrl-C and SIGTERM.
 
-use super::world::{Server, World, until};
+use std::process::Stdio;
+
+use super::world::{Recorder, Running, Server, World, until};
 
 #[test]
 fn an_interrupt_lets_running_requests_finish_and_says_how_to_go_on() {
@@ -51,4 +53,22 @@ fn a_second_interrupt_stops_at_once_and_leaves_a_note_of_what_ran() {
     running.wait().expect(130).says("3 rows are left");
     assert!(begun.elapsed().as_secs() < 10);
     assert_eq!(world.read("in.results.jsonl.journal").lines().filter(|line| line.starts_with("sent ")).count(), 3);
+}
+
+#[test]
+fn a_run_that_waits_for_its_input_ends_at_the_first_signal() {
+    for signal in ["INT", "TERM"] {
+        let (world, server) = (World::new(), Recorder::ok());
+        let mut command = world.tollgate(&format!("run - -o out.jsonl --learned learned.json {}", server.at()));
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let input = child.stdin.take();
+        let mut running = Running::of(child);
+        // It listens for signals before it writes that.
+        until("it has begun", || world.has("learned.json"));
+        running.signal(signal);
+        running.wait().expect(130).says("stopped before anything was sent");
+        assert_eq!(world.files(), ["learned.json"]);
+        drop(input);
+    }
 }
