@@ -225,8 +225,8 @@ impl Permit {
         self.finish(end, answer, Heard::Failure(failure, default_wait))
     }
 
-    /// Nothing reached the provider; because of this failure, if it was not the caller's own choice. Returns as
-    /// [`failed_as`](Permit::failed_as).
+    /// Nothing reached the provider; because of this failure, if it was not the caller's own choice. Returns what
+    /// [`failed_as`](Permit::failed_as) does.
     pub(crate) fn unsent(mut self, failure: Option<&Failure>) -> bool {
         let heard = failure.map_or(Heard::Nothing, |failure| Heard::Failure(failure, DEFAULT_WAIT));
         self.finish(End::Unsent, &Observation::default(), heard)

@@ -10,7 +10,8 @@ use super::moment::Moment;
 /// How often and how fast failed attempts are repeated.
 ///
 /// The pause before attempt *n + 1* is `base · 2ⁿ⁻¹` plus a jitter of 0–500 ms, at most `cap`. A wait that the server
-/// names replaces it.
+/// names replaces it. Where a limit refused and named none, the pauses are at least so long that the last attempt comes when its window
+/// is over, a minute at most and as far as `cap` allows; see [`Backoff::next_of_window`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetryPolicy {

@@ -108,12 +108,13 @@ impl Window {
         slot.amounts = slot.amounts.minus(&back);
         if index >= self.first {
             self.sums = self.sums.minus(&back);
-            let vouched = back[Rule::LargerPlusCap].saturating_sub(self.unvouched);
-            if at < self.heard && vouched > 0 {
-                self.leave_to_others(self.others.saturating_add(vouched), self.heard);
-            }
             if at < self.heard {
-                self.unvouched -= back[Rule::LargerPlusCap] - vouched;
+                let n = back[Rule::LargerPlusCap];
+                let vouched = n.saturating_sub(self.unvouched);
+                self.unvouched -= n - vouched;
+                if vouched > 0 {
+                    self.leave_to_others(self.others.saturating_add(vouched), self.heard);
+                }
             }
         }
     }

@@ -207,6 +207,7 @@ impl Lane {
             },
             now,
         );
+        // Not by `?`, which would copy what a refusal holds before it is known that there is none.
         let ticket = match submitted {
             Ok(Submitted::Granted(grant)) => return Ok(Ok(grant)),
             Ok(Submitted::Queued(ticket)) => ticket,

@@ -94,11 +94,11 @@ pub(crate) async fn run(args: RunArgs) -> Result<Exit> {
     let uncertain = std::mem::take(&mut known.uncertain);
     // The hashes of a million rows are not needed to do them.
     drop(known);
-    output.take_out(&again)?;
-    output.check_room()?;
-    drop(again);
 
     let mut left = checked.queues.iter().map(|queue| queue.places.len() as u64).sum::<u64>();
+    if left > 0 {
+        output.check_room()?;
+    }
     if settings.uncertain == Uncertain::Skip {
         left += checked.uncertain;
     }
@@ -122,8 +122,12 @@ pub(crate) async fn run(args: RunArgs) -> Result<Exit> {
         let (console, mask) = (console.clone(), mask.clone());
         move |event: &Event| console.say(&mask.clean(event.to_string()))
     };
+    let scheduler = Builder::from(config).on_event(tell).build().context("the settings do not fit together")?;
+    // Last, since nothing can keep these rows from being tried again now.
+    output.take_out(&again)?;
+    drop(again);
     let job = Arc::new(Job {
-        scheduler: Builder::from(config).on_event(tell).build().context("the settings do not fit together")?,
+        scheduler,
         shape: settings.shape.clone(),
         output,
         mask,
